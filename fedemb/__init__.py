@@ -1,0 +1,1 @@
+"""DP-FedEmb core: what does one round do?"""

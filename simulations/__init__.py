@@ -1,0 +1,1 @@
+"""On whose data and on which machines training runs."""
