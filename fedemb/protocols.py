@@ -42,6 +42,18 @@ class EmbeddingTask(Protocol):
         """Name for reports."""
         ...
 
+    @property
+    def label_space(self) -> str:
+        """`client`: labels are renumbered 0..K-1 within each virtual client, and its
+        head has K outputs. `global`: labels are the data set's, and so are the outputs.
+        """
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Size of the data set's label space; outputs of a head in `global` space."""
+        ...
+
     def make_backbone(self) -> nn.Module:
         """A new backbone, initialised from torch's global generator."""
         ...

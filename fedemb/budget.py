@@ -1,0 +1,48 @@
+"""The link between rounds and the ledger: who pays, for what, and when it is free."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from accounting import PrivacyLedger, SampledGaussian
+
+
+@dataclass(frozen=True)
+class LedgerBudget:
+    """Pays for the rounds of one stage of one run from a population's ledger.
+
+    Attributes:
+        ledger: of the population.
+        mechanism: what every round costs.
+        run_id: names the run in the ledger.
+        stage: names the stage within the run.
+        fingerprint: identifies everything a round depends on (key, configuration, data,
+            engine, software). A round that was interrupted and is repeated under the
+            same fingerprint is the same release, bit for bit, and is paid once. Empty
+            when repeating bit for bit cannot be promised: the round is paid again.
+    """
+
+    ledger: PrivacyLedger
+    mechanism: SampledGaussian
+    run_id: str
+    stage: str = ""
+    fingerprint: str = ""
+
+    def reserve(self, round_index: int) -> Callable[[], None]:
+        """Pay for a round before any data is read; returns its commit."""
+        receipt = self.ledger.reserve(
+            self.mechanism,
+            run_id=self.run_id,
+            round_index=round_index,
+            stage=self.stage,
+            fingerprint=self.fingerprint,
+        )
+        return lambda: self.ledger.commit(receipt)
+
+
+class Unaccounted:
+    """For runs without any privacy claim (z = 0): nothing is paid, nothing promised."""
+
+    def reserve(self, round_index: int) -> Callable[[], None]:
+        """Always granted."""
+        del round_index
+        return lambda: None

@@ -1,0 +1,267 @@
+"""Per-virtual-client sensitivity control, in the one place where it happens.
+
+Every virtual client contributes to the released sum one vector on the integer lattice,
+of norm at most C exactly, whatever it computed. That is the only fact about local
+training that the privacy proof uses.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BITS = 20
+# Float rounding while scaling changes a norm by a factor below 1 + 2^-22.
+_ROUNDING_MARGIN = 2.0**-20
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The grid on which clipped vectors and noise are added exactly, as integers.
+
+    The spacing is g = C * 2^-20. Rounding moves a vector of dimension d by at most
+    g * sqrt(d) / 2, so vectors are first clipped to C less that much.
+
+    Attributes:
+        clip_norm: C, in parameter units.
+        dimension: d, the number of trained parameters.
+
+    Raises:
+        ValueError: if the clip norm is not positive and finite, or the dimension is so
+            large that rounding would eat a tenth of the clip norm.
+
+    Example:
+        >>> lattice = Lattice(1.0, 100)
+        >>> round(lattice.target_norm, 6)
+        0.999994
+    """
+
+    clip_norm: float
+    dimension: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip_norm < float("inf"):
+            raise ValueError(
+                f"clip_norm={self.clip_norm} must be positive and finite."
+            )
+        if self.target_norm < 0.9 * self.clip_norm:
+            raise ValueError(
+                f"{self.dimension} parameters are too many for a lattice of {_BITS} "
+                "bits: rounding would take more than a tenth of the clip norm."
+            )
+
+    @property
+    def spacing(self) -> float:
+        """g, in parameter units."""
+        return self.clip_norm * 2.0**-_BITS
+
+    @property
+    def target_norm(self) -> float:
+        """The norm to clip to before rounding, so that the rounded norm is at most C."""
+        rounding = self.spacing * self.dimension**0.5 / 2
+        return (self.clip_norm - rounding) * (1 - _ROUNDING_MARGIN)
+
+    def decode(self, total: Tensor) -> Tensor:
+        """A lattice sum in parameter units, float64."""
+        return total.to(torch.float64) * self.spacing
+
+
+@dataclass(frozen=True)
+class ClippedSum:
+    """What leaves a worker: an exact sum over its virtual clients.
+
+    Attributes:
+        total: int64 `[P]`, the sum of clipped vectors in lattice units.
+        unclipped: twice the number of clients whose norm was within the clip, less the
+            number of clients: the sum of +1 (within) and -1 (clipped) votes.
+        clients: number of virtual clients added; public only for fixed-size cohorts,
+            so it is never used as a divisor.
+        diagnostics: *not private*: raw norms and losses, for the operator's eyes.
+    """
+
+    total: Tensor
+    unclipped: int
+    clients: int
+    diagnostics: "Diagnostics"
+
+    def __add__(self, other: "ClippedSum") -> "ClippedSum":
+        """Exact and associative, hence independent of the number of workers."""
+        return ClippedSum(
+            self.total + other.total,
+            self.unclipped + other.unclipped,
+            self.clients + other.clients,
+            self.diagnostics + other.diagnostics,
+        )
+
+    @staticmethod
+    def zero(dimension: int) -> "ClippedSum":
+        """The sum over no virtual clients."""
+        total = torch.zeros(dimension, dtype=torch.int64)
+        return ClippedSum(total, 0, 0, Diagnostics())
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Sums over raw, *non-private* quantities; never released, never used for training.
+
+    Attributes:
+        clients: finite virtual clients.
+        non_finite: virtual clients whose delta was not finite and counted as zero.
+        norm_sum: sum of the norms before clipping, in parameter units.
+        clipped: virtual clients whose norm exceeded the clip.
+        examples: training examples processed, counted once per local step.
+    """
+
+    clients: int = 0
+    non_finite: int = 0
+    norm_sum: float = 0.0
+    clipped: int = 0
+    examples: int = 0
+
+    def __add__(self, other: "Diagnostics") -> "Diagnostics":
+        return Diagnostics(
+            self.clients + other.clients,
+            self.non_finite + other.non_finite,
+            self.norm_sum + other.norm_sum,
+            self.clipped + other.clipped,
+            self.examples + other.examples,
+        )
+
+
+def clip_to_lattice(deltas: Tensor, lattice: Lattice, examples: int = 0) -> ClippedSum:
+    """Clip each row to the lattice and add the rows exactly.
+
+    Formal guarantees, for every input whatsoever:
+
+    - each row contributes an integer vector v with ||v|| * g <= C;
+    - a row with any NaN or infinity contributes zeros, and the vote -1;
+    - the sum is exact, so its order and grouping do not matter.
+
+    | row | contributes |
+    |---|---|
+    | norm 0 | zeros, vote +1 |
+    | norm <= C' | itself, rounded to the lattice, vote +1 |
+    | norm > C' | itself scaled to norm C', rounded, vote -1 |
+    | NaN, inf, or an overflowing norm | zeros, vote -1 |
+
+    where C' = `lattice.target_norm`, a hair below C.
+
+    Args:
+        deltas: float `[clients, P]`, overwritten.
+        lattice: clip norm and dimension.
+        examples: training examples these rows come from, for the diagnostics.
+
+    Example:
+        >>> rows = torch.tensor([[3.0, 4.0], [0.3, 0.4], [float("nan"), 0.0]])
+        >>> result = clip_to_lattice(rows, Lattice(1.0, 2))
+        >>> [round(x, 3) for x in Lattice(1.0, 2).decode(result.total).tolist()]
+        [0.9, 1.2]
+        >>> result.unclipped, result.diagnostics.non_finite
+        (-1, 1)
+    """
+    norms = torch.linalg.vector_norm(deltas, dim=1, dtype=torch.float64)
+    finite = torch.isfinite(norms)
+    within = finite & (norms <= lattice.target_norm)
+    # Written so that NaN cannot pass: rows are zeroed by mask, never by arithmetic.
+    scale = torch.where(within, 1.0, lattice.target_norm / norms) / lattice.spacing
+    scale = torch.where(finite, scale, 0.0)
+    deltas.mul_(scale.to(deltas.dtype)[:, None]).round_()
+    if not bool(finite.all()):
+        deltas[~finite] = 0.0
+    # Integers up to 2^20 are exact in float32, their sums are exact in float64.
+    total = deltas.sum(dim=0, dtype=torch.float64).to(torch.int64)
+    good = int(finite.sum())
+    return ClippedSum(
+        total.cpu(),
+        2 * int(within.sum()) - len(deltas),
+        len(deltas),
+        Diagnostics(
+            clients=good,
+            non_finite=len(deltas) - good,
+            norm_sum=float(norms[finite].sum()),
+            clipped=good - int(within.sum()),
+            examples=examples,
+        ),
+    )
+
+
+def check_headroom(clients: int, noise_multiplier: float) -> None:
+    """Refuse a sum that could overflow int64.
+
+    A coordinate of one client is at most 2^20 lattice units, and noise at most
+    9 z 2^20, so the sum of m clients stays below (m + 9 z + 1) 2^20.
+
+    Raises:
+        ValueError: if that bound reaches 2^62.
+    """
+    if (clients + 9 * noise_multiplier + 1) * 2**_BITS >= 2**62:
+        raise ValueError(
+            f"{clients} virtual clients and noise multiplier {noise_multiplier:g} "
+            "could overflow the 64-bit sum; use fewer clients per round."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveClipping:
+    """Quantile-based adaptive clipping (Andrew et al. 2021, arXiv:1905.03871).
+
+    The clip norm follows the `quantile` of the clients' norms by geometric steps,
+    C <- C * exp(-learning_rate * (b - quantile)), where b is the noisy fraction of
+    clients within the clip. The noisy count shares the round's budget: with the vote
+    centred at +-1/2, one client moves (delta / z_value C, vote / s_b) by at most 1 / z
+    when z_value = (z^-2 - (2 s_b)^-2)^-1/2. The argument bounds a client's *joint*
+    vector, so it holds for the antipodal pair of several users per client as well.
+
+    Attributes:
+        quantile: target fraction of clients within the clip, in [0, 1].
+        learning_rate: step of log C per round.
+        count_stddev: s_b, standard deviation of the noise on the count of clients;
+            None is a twentieth of the expected number of clients.
+    """
+
+    quantile: float = 0.5
+    learning_rate: float = 0.2
+    count_stddev: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.quantile <= 1:
+            raise ValueError(f"quantile={self.quantile} must be in [0, 1].")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be positive.")
+        if self.count_stddev is not None and self.count_stddev <= 0:
+            raise ValueError(f"count_stddev={self.count_stddev} must be positive.")
+
+    def stddev(self, expected_clients: float) -> float:
+        """s_b for this many expected clients."""
+        return self.count_stddev or expected_clients / 20
+
+    def value_noise_multiplier(self, noise_multiplier: float, expected_clients: float) -> float:
+        """The noise multiplier to add to the sum so that the accounted one is kept.
+
+        Raises:
+            ValueError: if z >= 2 s_b, where no noise on the sum could be enough.
+
+        Example:
+            >>> round(AdaptiveClipping().value_noise_multiplier(1.0, 100), 4)
+            1.005
+        """
+        if noise_multiplier == 0:
+            return 0.0
+        twice = 2 * self.stddev(expected_clients)
+        if noise_multiplier >= twice:
+            raise ValueError(
+                f"noise_multiplier={noise_multiplier:g} must be below twice the count's "
+                f"standard deviation, {twice:g}; raise count_stddev or the cohort."
+            )
+        return float((noise_multiplier**-2 - twice**-2) ** -0.5)
+
+    def next_clip_norm(
+        self, clip_norm: float, votes: float, expected_clients: float
+    ) -> float:
+        """C for the next round, from noisy votes (sum of +-1/2 per client).
+
+        The fraction is clamped to [0, 1], so |ln(C' / C)| <= learning_rate.
+        """
+        fraction = min(max(votes / expected_clients + 0.5, 0.0), 1.0)
+        return clip_norm * math.exp(-self.learning_rate * (fraction - self.quantile))

@@ -1,0 +1,228 @@
+"""One backbone step per virtual client: all gradients are taken at the same weights.
+
+One batched forward and one batched backward then serve every client, at the speed of
+ordinary training; only the gradients with respect to the *weights* are formed client by
+client, from each layer's input and output gradient (Goodfellow 2015, arXiv:1510.01799;
+Rochette et al. 2019, arXiv:1912.06015). A backbone with trained parameters outside the
+layers that have such a rule is vectorised over clients by `torch.func` instead.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from fedemb.engines.heads import fit_heads, head_loss
+from fedemb.engines.serial import local_parameters
+from fedemb.local import LocalModel, LocalTraining, Work
+from fedemb.parameters import FlatLayout
+from fedemb.protocols import Batch, Features, Parameters
+
+Rule: TypeAlias = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
+"""(layer, input `[V, B, ...]`, output gradient `[V, B, ...]`) -> gradients `[V, ...]`."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One use of a layer in the forward pass."""
+
+    name: str
+    layer: nn.Module
+    inputs: Tensor
+    output: Tensor
+    version: int
+
+
+def single_backbone_step(work: Work, recipe: LocalTraining) -> bool:
+    """Whether every client of `work` moves its backbone exactly once, at most."""
+    return sum(recipe.trains_backbone(step) for step in work.steps()) <= 1
+
+
+def shared_deltas(
+    model: LocalModel, layout: FlatLayout, theta: Tensor, work: Work, recipe: LocalTraining
+) -> Tensor:
+    """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`.
+
+    Raises:
+        ValueError: if a client takes more than one backbone step.
+    """
+    if not single_backbone_step(work, recipe):
+        raise ValueError(
+            "the shared-weights engine needs one backbone step per virtual client; "
+            "use the vectorized engine for several."
+        )
+    steps = [step for step in work.steps() if recipe.trains_backbone(step)]
+    if not steps:
+        return theta.new_zeros(len(work.rows), len(theta))
+    heads = fit_heads(model, layout, theta, work, recipe)
+    batch = work.at(steps[0])
+    layout.load(model.backbone, theta)
+    rules = _rules(model.backbone, layout)
+    gradients = None if rules is None else _hooked(model, layout, rules, heads, batch)
+    if gradients is None:
+        gradients = _functional(model, layout, theta, heads, batch)
+    return gradients.mul_(-recipe.learning_rate)
+
+
+def _functional(
+    model: LocalModel, layout: FlatLayout, theta: Tensor, heads: Parameters, batch: Batch
+) -> Tensor:
+    """Gradients `[V, P]` by vectorising over clients, weights not stacked."""
+
+    def loss(theta: Tensor, head: Parameters, batch: Batch) -> Tensor:
+        value: Tensor = functional_call(
+            model, local_parameters(layout, theta, head), (batch,)
+        )
+        return value
+
+    found: Tensor = vmap(grad(loss), in_dims=(None, 0, 0))(theta, heads, batch)
+    return found
+
+
+def _hooked(
+    model: LocalModel,
+    layout: FlatLayout,
+    rules: dict[str, Rule],
+    heads: Parameters,
+    batch: Batch,
+) -> Tensor | None:
+    """Gradients `[V, P]` from the inputs and output gradients of the trained layers."""
+    clients, width = batch["weight"].shape
+    seen: list[_Call] = []
+    hooks = [
+        layer.register_forward_hook(_recorder(seen, name))
+        for name, layer in model.backbone.named_modules()
+        if name in rules
+    ]
+    flat = {
+        name: values.flatten(0, 1) if values.dim() > 1 else values
+        for name, values in batch.items()
+    }
+    flat["classes"] = batch["classes"].repeat_interleave(width)
+    try:
+        with torch.enable_grad():
+            features = model.task.features(model.backbone, flat)
+            stacked = _unflatten(features, clients, width)
+            losses = vmap(lambda h, f, b: head_loss(model, h, f, b))(heads, stacked, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if {call.name for call in seen} != set(rules):
+        return None  # some layer's weights are used without calling the layer
+    outputs = [call.output for call in seen]
+    _refuse_overwritten(seen)
+    upstream = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
+    total = losses.new_zeros(clients, layout.size)
+    columns = layout.unflatten(total)
+    with torch.no_grad():
+        for call, output_gradient in zip(seen, upstream, strict=True):
+            if output_gradient is None:
+                continue
+            found = rules[call.name](
+                call.layer,
+                call.inputs.unflatten(0, (clients, width)),
+                output_gradient.unflatten(0, (clients, width)),
+            )
+            for parameter, gradient in found.items():
+                full = f"{call.name}.{parameter}" if call.name else parameter
+                if full in columns:
+                    columns[full].add_(gradient)
+    return total
+
+
+def _recorder(
+    seen: list[_Call], name: str
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not output.requires_grad:  # the first trained layer starts the graph
+            output = output.detach().requires_grad_()
+        seen.append(_Call(name, layer, inputs[0].detach(), output, output._version))
+        return output
+
+    return record
+
+
+def _refuse_overwritten(seen: list[_Call]) -> None:
+    for call in seen:
+        if call.output._version != call.version:
+            raise RuntimeError(
+                f"the output of layer {call.name!r} was changed in place, which hides "
+                "its gradient; use activations that are not in place."
+            )
+
+
+def _unflatten(features: Features, clients: int, width: int) -> Features:
+    if isinstance(features, Tensor):
+        return features.unflatten(0, (clients, width))
+    return {k: v.unflatten(0, (clients, width)) for k, v in features.items()}
+
+
+def _linear(layer: nn.Module, inputs: Tensor, upstream: Tensor) -> dict[str, Tensor]:
+    inputs, upstream = inputs.flatten(1, -2), upstream.flatten(1, -2)
+    return {
+        "weight": torch.bmm(upstream.transpose(1, 2), inputs),
+        "bias": upstream.sum(1),
+    }
+
+
+def _conv2d(layer: nn.Module, inputs: Tensor, upstream: Tensor) -> dict[str, Tensor]:
+    if not isinstance(layer, nn.Conv2d):
+        raise TypeError(type(layer).__name__)
+    clients, width = inputs.shape[:2]
+    groups = layer.groups
+    patches = F.unfold(
+        inputs.flatten(0, 1), layer.kernel_size, layer.dilation, layer.padding, layer.stride
+    )
+    # [V, B, groups, inputs-per-group * kernel, positions] and the like for the outputs
+    patches = patches.view(clients, width, groups, -1, patches.shape[-1])
+    outputs = upstream.reshape(clients, width, groups, -1, patches.shape[-1])
+    weight = torch.einsum("vbgol,vbgil->vgoi", outputs, patches)
+    return {
+        "weight": weight.reshape(clients, *layer.weight.shape),
+        "bias": upstream.sum((1, 3, 4)),
+    }
+
+
+def _group_norm(layer: nn.Module, inputs: Tensor, upstream: Tensor) -> dict[str, Tensor]:
+    if not isinstance(layer, nn.GroupNorm):
+        raise TypeError(type(layer).__name__)
+    normal = F.group_norm(inputs.flatten(0, 1), layer.num_groups, eps=layer.eps)
+    product = normal.view_as(upstream) * upstream
+    rest = (1, *range(3, upstream.dim()))
+    return {"weight": product.sum(rest), "bias": upstream.sum(rest)}
+
+
+def _layer_norm(layer: nn.Module, inputs: Tensor, upstream: Tensor) -> dict[str, Tensor]:
+    if not isinstance(layer, nn.LayerNorm):
+        raise TypeError(type(layer).__name__)
+    normal = F.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+    rest = tuple(range(1, upstream.dim() - len(layer.normalized_shape)))
+    return {"weight": (normal * upstream).sum(rest), "bias": upstream.sum(rest)}
+
+
+def _rules(backbone: nn.Module, layout: FlatLayout) -> dict[str, Rule] | None:
+    """A rule for every layer that owns trained parameters, or None if one has none."""
+    known: dict[type[nn.Module], Rule] = {
+        nn.Linear: _linear,
+        nn.Conv2d: _conv2d,
+        nn.GroupNorm: _group_norm,
+        nn.LayerNorm: _layer_norm,
+    }
+    trained = set(layout.names)
+    rules: dict[str, Rule] = {}
+    for name, layer in backbone.named_modules():
+        own = {f"{name}.{k}" if name else k for k, _ in layer.named_parameters(recurse=False)}
+        if not own & trained:
+            continue
+        rule = known.get(type(layer))
+        padded = isinstance(layer, nn.Conv2d) and (
+            layer.padding_mode != "zeros" or isinstance(layer.padding, str)
+        )
+        if rule is None or padded:
+            return None
+        rules[name] = rule
+    return rules

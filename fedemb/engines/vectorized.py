@@ -1,0 +1,52 @@
+"""Many virtual clients at once: parameters stacked, `torch.func` over the stack."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from fedemb.engines.heads import fit_heads
+from fedemb.engines.serial import local_parameters
+from fedemb.local import LocalModel, LocalTraining, Work
+from fedemb.parameters import FlatLayout
+from fedemb.protocols import Batch, Parameters
+
+
+def vectorized_deltas(
+    model: LocalModel, layout: FlatLayout, theta: Tensor, work: Work, recipe: LocalTraining
+) -> Tensor:
+    """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`.
+
+    All clients take their steps in lock-step; a client whose rows have run out stands
+    still while the others finish.
+    """
+    heads = fit_heads(model, layout, theta, work, recipe)
+    joint = recipe.head_steps is None
+    wanted: tuple[int, ...] = (0, 1) if joint and heads else (0,)
+    gradients = vmap(grad(partial(_loss, model, layout), argnums=wanted))
+    backbones = theta.expand(len(work.rows), -1).clone()
+    velocity = torch.zeros_like(backbones)
+    head_velocity = {name: torch.zeros_like(value) for name, value in heads.items()}
+    rate, head_rate = recipe.learning_rate, recipe.learning_rate * recipe.head_lr_scale
+    for step in work.steps():
+        if not recipe.trains_backbone(step):
+            continue
+        batch = work.at(step)
+        found = gradients(backbones, heads, batch)
+        active = (work.rows[:, step] >= 0).any(dim=1).to(theta)
+        velocity.mul_(recipe.momentum).add_(found[0])
+        backbones.sub_(velocity * (rate * active)[:, None])
+        if joint:
+            for name, value in heads.items():
+                moving = active.view(-1, *[1] * (value.dim() - 1))
+                head_velocity[name].mul_(recipe.momentum).add_(found[1][name])
+                value.sub_(head_velocity[name] * (head_rate * moving))
+    return backbones.sub_(theta)
+
+
+def _loss(
+    model: LocalModel, layout: FlatLayout, theta: Tensor, head: Parameters, batch: Batch
+) -> Tensor:
+    loss: Tensor = functional_call(model, local_parameters(layout, theta, head), (batch,))
+    return loss

@@ -1,0 +1,271 @@
+"""Local training of virtual clients: the recipe, and the work it makes of their data.
+
+`make_work` turns the rows of a few virtual clients into tensors of fixed shape: which
+rows each local step reads, the local labels and the fresh heads. Everything random in
+it comes from one seed per virtual client, so a client's work does not depend on who is
+trained beside it, on which worker, or by which engine.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedemb.data import Examples
+from fedemb.errors import UserError
+from fedemb.protocols import Batch, EmbeddingTask, Parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalTraining:
+    """The recipe of one virtual client's local training.
+
+    In *joint* mode (`head_steps=None`) every step moves backbone and head by the same
+    gradient. Otherwise the first `head_steps` steps fit the head alone (private local
+    fine-tuning) and the following steps move the backbone alone.
+
+    Attributes:
+        learning_rate: of the local backbone SGD.
+        momentum: of both local SGDs; buffers are new in every round.
+        batch_size: rows per step.
+        epochs: passes over the client's rows, each in a new order.
+        max_examples: rows read by all steps together, at most; None has no limit.
+        steps: number of local steps of every client; overrides epochs and
+            max_examples, repeating the rows as often as needed.
+        head_steps: steps that fit the head alone; None is joint mode.
+        head_lr_scale: the head's learning rate is `learning_rate * head_lr_scale`.
+
+    Raises:
+        UserError: if a number is out of range.
+    """
+
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    batch_size: int = 16
+    epochs: int = 1
+    max_examples: int | None = None
+    steps: int | None = None
+    head_steps: int | None = None
+    head_lr_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "head_lr_scale"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"{name}={getattr(self, name)} must be positive.")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"momentum={self.momentum} must be in [0, 1).")
+        for name in ("batch_size", "epochs", "max_examples", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be at least 1.")
+        if self.head_steps is not None and self.head_steps < 0:
+            raise UserError(f"head_steps={self.head_steps} must not be negative.")
+
+    def trains_head(self, step: int) -> bool:
+        """Whether a local step moves the head."""
+        return self.head_steps is None or step < self.head_steps
+
+    def trains_backbone(self, step: int) -> bool:
+        """Whether a local step moves the backbone."""
+        return self.head_steps is None or step >= self.head_steps
+
+    def reads(self, size: int) -> int:
+        """How many rows the steps of a client with `size` rows read in all."""
+        if size == 0:
+            return 0
+        if self.steps is not None:
+            # Full batches where there are enough rows; whole passes where there are not.
+            return self.steps * min(self.batch_size, size)
+        limit = size * self.epochs
+        return limit if self.max_examples is None else min(limit, self.max_examples)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The local training of a few virtual clients, as tensors.
+
+    Attributes:
+        batch: rows of all clients, `[n, ...]` each.
+        rows: int64 `[V, S, B]`, the rows of client v's step s; -1 is padding, and a
+            step of only padding is no step.
+        classes: int64 `[V]`, valid classes of each client's head.
+        head: a head with room for the most classes of any client; a template.
+        heads: fresh parameters of that head, `[V, ...]` each.
+    """
+
+    batch: Batch
+    rows: Tensor
+    classes: Tensor
+    head: nn.Module
+    heads: Parameters
+
+    def to(self, device: torch.device) -> "Work":
+        """The same work with its tensors on `device`."""
+        return replace(
+            self,
+            batch={name: values.to(device) for name, values in self.batch.items()},
+            rows=self.rows.to(device),
+            classes=self.classes.to(device),
+            heads={name: values.to(device) for name, values in self.heads.items()},
+        )
+
+    @property
+    def examples(self) -> int:
+        """Rows read by all steps together."""
+        return int((self.rows >= 0).sum())
+
+    def steps(self) -> Iterator[int]:
+        """The local steps, in order."""
+        return iter(range(self.rows.shape[1]))
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step, `[V, B, ...]`, with `weight` and `classes`."""
+        rows = self.rows[:, step]
+        taken = {name: values[rows.clamp(min=0)] for name, values in self.batch.items()}
+        weight = (rows >= 0).to(_float_type(self.batch))
+        taken["weight"] = taken.get("weight", 1) * weight
+        taken["classes"] = self.classes
+        return taken
+
+    def of(self, client: int) -> Iterator[Batch]:
+        """The batches of one client, without padding, `[b, ...]`."""
+        for step in self.steps():
+            rows = self.rows[client, step]
+            rows = rows[rows >= 0]
+            if len(rows):
+                taken = {name: values[rows] for name, values in self.batch.items()}
+                taken.setdefault("weight", torch.ones(len(rows), dtype=_float_type(taken)))
+                taken["classes"] = self.classes[client]
+                yield taken
+
+
+class LocalModel(nn.Module):
+    """A backbone with a head: a batch in, the scalar loss of one local step out."""
+
+    def __init__(self, task: EmbeddingTask, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.task, self.backbone, self.head = task, backbone, head
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss of a batch `[B, ...]`."""
+        features = self.task.features(self.backbone, batch)
+        return self.task.loss(self.head, features, batch)
+
+
+def make_work(
+    task: EmbeddingTask,
+    recipe: LocalTraining,
+    examples: Examples,
+    seeds: NDArray[np.uint64],
+    dtype: torch.dtype = torch.float32,
+) -> Work:
+    """The work of virtual clients whose rows are the groups of `examples`.
+
+    Args:
+        task: what is trained.
+        recipe: how.
+        examples: one group per virtual client.
+        seeds: `[clients]`, all a client's randomness.
+        dtype: of floating-point rows.
+    """
+    rows = schedule(recipe, examples.sizes, seeds)
+    labels, classes, capacity = _labels(task, examples)
+    fields = {**examples.fields} if labels is None else {**examples.fields, "label": labels}
+    batch = {
+        name: values.to(dtype) if values.is_floating_point() else values
+        for name, values in task.prepare(Examples(fields, examples.offsets), seeds).items()
+    }
+    template = task.make_head(capacity)
+    return Work(
+        batch=batch,
+        rows=torch.from_numpy(rows + (rows >= 0) * examples.offsets[:-1, None, None]),
+        classes=torch.from_numpy(classes),
+        head=template,
+        heads=_fresh_heads(task, template, classes, seeds, dtype),
+    )
+
+
+def schedule(
+    recipe: LocalTraining, sizes: NDArray[np.int64], seeds: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """Rows of every step, int64 `[V, S, B]`, counted from the client's first row.
+
+    shuffle, repeat, take, batch: the rows come in a new order in every pass, and a batch
+    may straddle two passes.
+    """
+    reads = [recipe.reads(int(size)) for size in sizes]
+    widths = [min(recipe.batch_size, r) for r in reads]
+    if recipe.steps is not None:
+        widths = [min(recipe.batch_size, int(size)) for size in sizes]
+    steps = [-(-r // w) if w else 0 for r, w in zip(reads, widths, strict=True)]
+    out = np.full((len(sizes), max(steps, default=0), max(widths, default=0)), -1, np.int64)
+    for v, (size, read, width) in enumerate(zip(sizes, reads, widths, strict=True)):
+        if read == 0:
+            continue
+        if steps[v] == 1 and read == size:  # one full batch: its order does not matter
+            out[v, 0, :size] = np.arange(size)
+            continue
+        draw = np.random.Generator(np.random.Philox(int(seeds[v])))
+        passes = -(-read // int(size))
+        order = np.concatenate([draw.permutation(int(size)) for _ in range(passes)])[:read]
+        padded = np.full(steps[v] * width, -1, np.int64)
+        padded[:read] = order
+        out[v, : steps[v], :width] = padded.reshape(steps[v], width)
+    return out
+
+
+def renumber(
+    labels: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Labels counted 0..K_v-1 within each group, and K_v.
+
+    Example:
+        >>> renumber(np.array([7, 3, 7, 9]), np.array([0, 3, 4]))
+        (array([1, 0, 1, 0]), array([2, 1]))
+    """
+    groups = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    span = int(labels.max()) + 1 if len(labels) else 1
+    distinct, inverse = np.unique(groups * span + labels, return_inverse=True)
+    classes = np.bincount(distinct // span, minlength=len(offsets) - 1)
+    first = np.concatenate([[0], np.cumsum(classes)[:-1]])
+    return inverse - first[groups], classes
+
+
+def _labels(
+    task: EmbeddingTask, examples: Examples
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64], int]:
+    """Local labels, classes of each client, and outputs of a head."""
+    if task.label_space == "global" or "label" not in examples.fields:
+        classes = np.full(examples.num_groups, task.num_classes, np.int64)
+        return None, classes, task.num_classes
+    labels, classes = renumber(
+        examples.fields["label"].astype(np.int64), examples.offsets
+    )
+    return labels, classes, max(1, int(classes.max(initial=0)))
+
+
+def _fresh_heads(
+    task: EmbeddingTask,
+    template: nn.Module,
+    classes: NDArray[np.int64],
+    seeds: NDArray[np.uint64],
+    dtype: torch.dtype,
+) -> Parameters:
+    if not any(True for _ in template.parameters()):
+        return {}
+    generator = torch.Generator()
+    heads = [
+        task.fresh_head(template, int(k), generator.manual_seed(int(seed >> np.uint64(1))))
+        for k, seed in zip(classes, seeds, strict=True)
+    ]
+    return {
+        name: torch.stack([head[name] for head in heads]).to(dtype) for name in heads[0]
+    }
+
+
+def _float_type(batch: Batch) -> torch.dtype:
+    floats = (v.dtype for v in batch.values() if v.is_floating_point())
+    return next(floats, torch.float32)

@@ -1,0 +1,101 @@
+"""The server's side of a round: state, and the optimizers that consume a release.
+
+Everything here is post-processing of privatised values.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """All that passes from one round to the next.
+
+    Attributes:
+        round_index: rounds completed.
+        backbone: float32 `[P]`, the trained parameters in layout order.
+        moments: optimizer buffers, each `[P]`.
+        clip_norm: C of the next round; changes only under adaptive clipping.
+    """
+
+    round_index: int
+    backbone: Tensor
+    moments: tuple[Tensor, ...]
+    clip_norm: float
+
+
+class ServerOptimizer(Protocol):
+    """Turns a released mean update into new parameters."""
+
+    def init(self, backbone: Tensor) -> tuple[Tensor, ...]:
+        """Zero moments for a backbone `[P]`."""
+        ...
+
+    def step(self, state: ServerState, update: Tensor) -> ServerState:
+        """The state after adding `update` `[P]`, the noisy mean of deltas."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSGD:
+    """Server SGD with heavy-ball momentum on the mean delta (Reddi et al. 2021).
+
+    Example:
+        >>> sgd = ServerSGD(learning_rate=0.5, momentum=0.9)
+        >>> zero = torch.zeros(1)
+        >>> state = ServerState(0, zero, sgd.init(zero), 1.0)
+        >>> sgd.step(state, torch.ones(1)).backbone.item()
+        0.5
+    """
+
+    learning_rate: float = 1.0
+    momentum: float = 0.9
+
+    def init(self, backbone: Tensor) -> tuple[Tensor, ...]:
+        """One zero buffer."""
+        return (torch.zeros_like(backbone),)
+
+    def step(self, state: ServerState, update: Tensor) -> ServerState:
+        """m <- momentum m + update; theta <- theta + lr m."""
+        velocity = self.momentum * state.moments[0] + update
+        return replace(
+            state,
+            round_index=state.round_index + 1,
+            backbone=state.backbone + self.learning_rate * velocity,
+            moments=(velocity,),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerAdam:
+    """Server Adam on the mean delta, with bias correction (FedAdam, Reddi et al. 2021).
+
+    Adam normalises every coordinate, so the scale of the clip norm drops out and one
+    learning rate serves many models.
+    """
+
+    learning_rate: float = 0.003
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+
+    def init(self, backbone: Tensor) -> tuple[Tensor, ...]:
+        """Zero first and second moments."""
+        return (torch.zeros_like(backbone), torch.zeros_like(backbone))
+
+    def step(self, state: ServerState, update: Tensor) -> ServerState:
+        """One Adam step in the direction of the mean delta."""
+        count = state.round_index + 1
+        first = self.beta1 * state.moments[0] + (1 - self.beta1) * update
+        second = self.beta2 * state.moments[1] + (1 - self.beta2) * update**2
+        unbiased = (second / (1 - self.beta2**count)).sqrt() + self.epsilon
+        step = first / (1 - self.beta1**count) / unbiased
+        return replace(
+            state,
+            round_index=count,
+            backbone=state.backbone + self.learning_rate * step,
+            moments=(first, second),
+        )

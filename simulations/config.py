@@ -1,0 +1,338 @@
+"""The configuration of a run: frozen, validated, and written down as it was resolved.
+
+A recipe (TOML) sets what a data set or system needs; the command line overrides single
+values. Sections are dataclasses, so a misspelt key is an error that names the choices.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from accounting import Sampler
+from fedemb.errors import UserError
+from fedemb.local import LocalTraining
+
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Whose data.
+
+    Attributes:
+        name: data set, such as `inaturalist` or `folder:PATH`.
+        root: where prepared and official files lie.
+        users: size of a synthetic population.
+        image_size: side of the images in pixels; None is the data set's own.
+        seed: of generators, partitions and splits; public.
+        require_real: refuse stand-ins.
+        skip_bad: leave out unreadable rows and say how many.
+        user_column, label_column, image_column: for tables.
+        amplify: number of users to make from a real data set by per-user styles.
+    """
+
+    name: str = "openclipart"
+    root: str = "data"
+    users: int | None = None
+    image_size: int | None = None
+    seed: int = 0
+    require_real: bool = False
+    skip_bad: bool = False
+    user_column: str | None = None
+    label_column: str | None = None
+    image_column: str | None = None
+    amplify: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What is trained.
+
+    Attributes:
+        name: system of the zoo, `NAME` or `NAME:CONFIGURATION`.
+        pretrained: a `backbone.safetensors`, a run folder, or `none`.
+        trainable: which backbone parameters are trained: `all`, `norm`, `last`,
+            `names:a,b*`, or a selection that the system names.
+        head: local head, `class-means`, `linear` or `cosine`.
+        label_space: `client` or `global`.
+        embedding_dim: D.
+    """
+
+    name: str = "small_cnn"
+    pretrained: str = "none"
+    trainable: str = "all"
+    head: str = "class-means"
+    label_space: str = "client"
+    embedding_dim: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """What is promised.
+
+    Attributes:
+        epsilon: target; the noise is calibrated to it. Exclusive with noise_multiplier.
+        noise_multiplier: z; 0 trains without privacy.
+        delta: None is population ** -1.1.
+        population: None is the data's number of users; larger is an extrapolation.
+        sampler: how cohorts are drawn.
+        users_per_round: expected users in a round.
+        users_per_virtual_client: users that are clipped together.
+        clip_norm: C.
+        adaptive_clipping: follow the median norm, from C.
+        accountant: `pld` or `rdp`.
+    """
+
+    epsilon: float | None = 2.0
+    noise_multiplier: float | None = None
+    delta: float | None = None
+    population: int | None = None
+    sampler: Sampler = Sampler.POISSON_VIRTUAL_CLIENTS
+    users_per_round: float = 256
+    users_per_virtual_client: int = 1
+    clip_norm: float = 1.0
+    adaptive_clipping: bool = False
+    accountant: str = "pld"
+
+    def __post_init__(self) -> None:
+        if (self.epsilon is None) == (self.noise_multiplier is None):
+            raise UserError(
+                f"epsilon={self.epsilon} and noise_multiplier={self.noise_multiplier}: "
+                "give exactly one of the two."
+            )
+        if self.epsilon is not None and not 0 < self.epsilon < float("inf"):
+            raise UserError(
+                f"epsilon={self.epsilon} must be positive and finite; for a run without "
+                "privacy use --noise-multiplier 0."
+            )
+        if self.accountant not in ("pld", "rdp"):
+            raise UserError(f"accountant={self.accountant!r} must be pld or rdp.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """How the server uses a round's release.
+
+    Attributes:
+        optimizer: `adam` or `sgd`.
+        learning_rate: server step size.
+        momentum: of SGD, or Adam's beta1.
+        beta2: of Adam.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 0.003
+    momentum: float = 0.9
+    beta2: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adam", "sgd"):
+            raise UserError(f"server.optimizer={self.optimizer!r} must be adam or sgd.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long and on which machines.
+
+    Attributes:
+        rounds: T.
+        runner: `inline`, `processes` or `flower`.
+        workers: processes or Flower nodes; None is one per core.
+        engine: `auto`, `serial`, `vectorized` or `shared`.
+        seed: None draws all secrets from the operating system.
+        ledger: the population's ledger; None is the run folder's own.
+        budget: epsilon that a shared ledger must never exceed; None is the run's target.
+        evaluate_every: rounds between evaluations; 0 evaluates first and last only.
+        compare_non_private: also run with z = 0, for comparison.
+        baseline: `none`, `dp-fedavg` or `dp-sgd`.
+        device: `auto`, `cpu`, `cuda`, ...
+    """
+
+    rounds: int = 100
+    runner: str = "inline"
+    workers: int | None = None
+    engine: str = "auto"
+    seed: int | None = None
+    ledger: str | None = None
+    budget: float | None = None
+    evaluate_every: int = 10
+    compare_non_private: bool = False
+    baseline: str = "none"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("runner", self.runner, ("inline", "processes", "flower")),
+            ("engine", self.engine, ("auto", "serial", "vectorized", "shared")),
+            ("baseline", self.baseline, ("none", "dp-fedavg", "dp-sgd")),
+        ):
+            if value not in choices:
+                raise UserError(f"run.{name}={value!r} must be {', '.join(choices)}.")
+        if self.rounds < 1:
+            raise UserError(f"run.rounds={self.rounds} must be at least 1.")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"run.workers={self.workers} must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """Everything that defines a run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    local: LocalTraining = field(default_factory=LocalTraining)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def to_toml(self) -> str:
+        """The resolved configuration; values of None are left out."""
+        return tomli_w.dumps(_without_none(dataclasses.asdict(self)))
+
+
+def resolve(*layers: Mapping[str, Mapping[str, Any]]) -> Configuration:
+    """Merge layers of `{section: {key: value}}`, later ones winning, and validate.
+
+    Setting `privacy.epsilon` unsets an earlier `privacy.noise_multiplier` and vice versa.
+
+    Raises:
+        UserError: for an unknown section or key, or a value out of range.
+
+    Example:
+        >>> resolve({"run": {"rounds": 5}}, {"run": {"rounds": 7}}).run.rounds
+        7
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            own = merged.setdefault(section, {})
+            if section == "privacy":
+                _choose_one(own, values)
+            own.update(values)
+    sections = {f.name: f.type for f in fields(Configuration)}
+    unknown = set(merged) - set(sections)
+    if unknown:
+        raise UserError(
+            f"unknown section {sorted(unknown)[0]!r}; sections are {', '.join(sections)}."
+        )
+    hints = typing.get_type_hints(Configuration)
+    return Configuration(
+        **{name: _section(hints[name], name, own) for name, own in merged.items()}
+    )
+
+
+def read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    """The sections of a TOML file.
+
+    Raises:
+        UserError: if the file is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"recipe {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from error
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("simulations") / "recipes"
+    return sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".toml"))
+
+
+def recipe(name: str) -> dict[str, dict[str, Any]]:
+    """A recipe by name, or from a file.
+
+    Raises:
+        UserError: if there is no such recipe.
+    """
+    if name in recipe_names():
+        return tomllib.loads(
+            (resources.files("simulations") / "recipes" / f"{name}.toml").read_text()
+        )
+    if name.endswith(".toml") or Path(name).exists():
+        return read_toml(Path(name))
+    raise UserError(
+        f"no recipe {name!r}; use a TOML file or one of {', '.join(recipe_names())}."
+    )
+
+
+def parse_setting(text: str) -> dict[str, dict[str, Any]]:
+    """`section.key=value` as a layer; the value is read as TOML, or else as text.
+
+    Raises:
+        UserError: if the text has another form.
+
+    Example:
+        >>> parse_setting("local.learning_rate=0.1")
+        {'local': {'learning_rate': 0.1}}
+        >>> parse_setting("model.head=linear")
+        {'model': {'head': 'linear'}}
+    """
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise UserError(
+            f"--set {text!r} must look like section.key=value, such as "
+            "local.learning_rate=0.1."
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    return {section: {key: parsed}}
+
+
+def _choose_one(own: dict[str, Any], values: Mapping[str, Any]) -> None:
+    if values.get("noise_multiplier") is not None:
+        own["epsilon"] = None
+    if values.get("epsilon") is not None:
+        own["noise_multiplier"] = None
+
+
+def _section(kind: type[Section], name: str, values: Mapping[str, Any]) -> Section:
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise UserError(
+            f"unknown key {name}.{unknown[0]}; {name} has {', '.join(sorted(hints))}."
+        )
+    return kind(
+        **{key: _typed(hints[key], f"{name}.{key}", v) for key, v in values.items()}
+    )
+
+
+def _typed(hint: Any, name: str, value: Any) -> Any:
+    """`value` as the type of its field, or a UserError that names it."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if option is float and type(value) in (int, float):
+            return float(value)
+        if option is not type(None) and type(value) is option:
+            return value
+        if option is Sampler:
+            try:
+                return Sampler(value)
+            except ValueError as error:
+                choices = ", ".join(s.value for s in Sampler)
+                raise UserError(f"{name}={value!r} must be one of {choices}.") from error
+    kinds = " or ".join(o.__name__ for o in options if o is not type(None))
+    raise UserError(f"{name}={value!r} must be {kinds}.")
+
+
+def _without_none(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {k: _without_none(v) for k, v in values.items() if v is not None}
+    return values
+
