@@ -1,0 +1,99 @@
+"""Local heads: they turn features into the scalar loss of one local step.
+
+A head is made fresh on every virtual client in every round and never leaves it. All
+heads work under `torch.func` with padding: rows of weight 0 and classes beyond
+`batch["classes"]` change neither the loss nor any gradient, in every corner case.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedemb.protocols import Batch
+
+_NEVER = -1e9  # a logit that cannot win; finite, so that no gradient becomes NaN
+
+
+class LinearHead(nn.Module):
+    """A bias-free linear classifier with a softmax over the client's classes."""
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(capacity, dim))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """`[B, D]` -> `[B, capacity]`."""
+        return features @ self.weight.T
+
+    def forward(self, features: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy, mean over the rows that count."""
+        logits = _mask_classes(self.logits(features), batch["classes"])
+        return weighted_mean(_cross_entropy(logits, batch["label"]), batch["weight"])
+
+
+class CosineHead(LinearHead):
+    """logits = s * (e . w_k / |w_k|), with a trained scale s that starts at 1."""
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        super().__init__(dim, capacity)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """`[B, D]` -> `[B, capacity]`."""
+        return self.scale * (features @ unit_rows(self.weight).T)
+
+
+class ClassMeansHead(nn.Module):
+    """Leave-one-out class means: a head without parameters.
+
+    Every row is compared with the means of the client's classes, where the mean of its
+    own class leaves the row itself out. A head that was fitted to the very rows it then
+    classifies has little left to teach the backbone; this one cannot be. Rows without
+    another row of their class do not count.
+
+    Args:
+        capacity: classes at most.
+        temperature: divides the cosine similarities.
+    """
+
+    def __init__(self, capacity: int, temperature: float = 0.1) -> None:
+        super().__init__()
+        self.capacity, self.temperature = capacity, temperature
+
+    def forward(self, features: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of cosine similarities to class means."""
+        weight = batch["weight"]
+        member = F.one_hot(batch["label"], self.capacity).to(features) * weight[:, None]
+        unit = unit_rows(features)
+        sums = member.T @ unit  # [capacity, D]
+        counts = member.sum(0)  # [capacity]
+        similarity = unit @ unit_rows(sums).T  # [B, capacity]
+        others = sums[batch["label"]] - unit * weight[:, None]
+        own = (unit * unit_rows(others)).sum(1, keepdim=True)
+        similarity = torch.where(member > 0, own, similarity)
+        logits = torch.where(counts > 0, similarity / self.temperature, _NEVER)
+        companions = counts[batch["label"]] - weight
+        counted = weight * (companions > 0.5).to(weight)
+        return weighted_mean(_cross_entropy(logits, batch["label"]), counted)
+
+
+def unit_rows(values: Tensor) -> Tensor:
+    """Rows scaled to unit length; a zero row stays zero, with a finite gradient."""
+    squared = (values * values).sum(-1, keepdim=True)
+    safe = torch.where(squared > 0, squared, 1.0)
+    return values * torch.where(squared > 0, safe.rsqrt(), 0.0)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of `values` `[B]` by `weight` `[B]`; zero if no row counts."""
+    return (values * weight).sum() / weight.sum().clamp(min=1e-12)
+
+
+def _mask_classes(logits: Tensor, classes: Tensor) -> Tensor:
+    valid = torch.arange(logits.shape[-1], device=logits.device) < classes
+    return torch.where(valid, logits, _NEVER)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    chosen = F.one_hot(labels, logits.shape[-1]).to(logits)
+    return -(F.log_softmax(logits, dim=-1) * chosen).sum(-1)

@@ -1,0 +1,132 @@
+"""The published task: images of identities, an embedding backbone, a local classifier.
+
+Xu et al. (2023), arXiv:2211.10844: learn embeddings by classifying identities with a
+head that stays on the virtual client; evaluate by verifying unseen identities.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedemb.data import Examples
+from fedemb.errors import UserError
+from fedemb.heads import ClassMeansHead, CosineHead, LinearHead, unit_rows
+from fedemb.protocols import Batch, Features, Parameters
+
+HEADS = ("class-means", "linear", "cosine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityTask:
+    """An `EmbeddingTask` over images and labels.
+
+    Attributes:
+        name: for reports.
+        backbone: makes a module `[B, C, H, W] -> [B, D]`.
+        embedding_dim: D.
+        num_classes: size of the data set's label space.
+        head: `class-means` (leave-one-out), `linear` or `cosine`.
+        label_space: `client` or `global`.
+        always_normalize: whether features have unit length in training too.
+        temperature: of the class-means head.
+
+    Raises:
+        UserError: for an unknown head or label space.
+    """
+
+    name: str
+    backbone: Callable[[], nn.Module]
+    embedding_dim: int
+    num_classes: int
+    head: str = "class-means"
+    label_space: str = "client"
+    always_normalize: bool = False
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise UserError(f"head={self.head!r} must be one of {', '.join(HEADS)}.")
+        if self.label_space not in ("client", "global"):
+            raise UserError(f"label_space={self.label_space!r} must be client or global.")
+
+    def make_backbone(self) -> nn.Module:
+        """A new backbone, initialised from torch's global generator."""
+        return self.backbone()
+
+    def make_head(self, capacity: int) -> nn.Module:
+        """A head for at most `capacity` classes."""
+        if self.head == "class-means":
+            return ClassMeansHead(capacity, self.temperature)
+        kind = CosineHead if self.head == "cosine" else LinearHead
+        return kind(self.embedding_dim, capacity)
+
+    def fresh_head(
+        self, head: nn.Module, classes: int, generator: torch.Generator
+    ) -> Parameters:
+        """Glorot-uniform rows for the client's classes, zeros beyond them."""
+        fresh = {name: value.detach().clone() for name, value in head.named_parameters()}
+        if "weight" in fresh:
+            weight = fresh["weight"]
+            bound = (6 / (weight.shape[1] + classes)) ** 0.5
+            drawn = torch.rand(classes, weight.shape[1], generator=generator)
+            weight[:classes] = (2 * drawn - 1) * bound
+        return fresh
+
+    def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
+        """Pixels x / 128 - 1 in `[n, C, H, W]`, and labels."""
+        del seeds  # nothing here is random
+        labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+        return {"image": pixels(examples.fields["image"]), "label": labels}
+
+    def features(self, backbone: nn.Module, batch: Batch) -> Features:
+        """Embeddings `[B, D]`, of any length unless `always_normalize`."""
+        values: Tensor = backbone(batch["image"])
+        return unit_rows(values) if self.always_normalize else values
+
+    def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
+        """The head's cross-entropy."""
+        value: Tensor = head(features, batch)
+        return value
+
+    def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
+        """Unit-length embeddings `[B, D]`; a zero vector stays zero."""
+        return unit_rows(cast(Tensor, self.features(backbone, batch)))
+
+    def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
+        """Exact verification and retrieval metrics over all pairs of `examples`."""
+        from fedemb.metrics import identity_metrics
+
+        labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+        return identity_metrics(embed_all(self, backbone, examples), labels)
+
+
+def embed_all(
+    task: IdentityTask, backbone: nn.Module, examples: Examples, block: int = 512
+) -> Tensor:
+    """Embeddings `[n, D]` of all rows, in order, a block of rows at a time."""
+    device = next(backbone.parameters()).device
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(examples), block):
+            rows = np.arange(start, min(start + block, len(examples)), dtype=np.int64)
+            part = Examples(examples.take(rows), np.array([0, len(rows)], np.int64))
+            batch = task.prepare(part, np.zeros(1, np.uint64))
+            batch = {name: values.to(device) for name, values in batch.items()}
+            parts.append(task.embed(backbone, batch).float().cpu())
+    return torch.cat(parts)
+
+
+def pixels(images: NDArray[np.generic]) -> Tensor:
+    """`[n, H, W, C]`, bytes or floats in [0, 1], as float32 x / 128 - 1 `[n, C, H, W]`.
+
+    The published preprocessing: values from -1 to 0.992.
+    """
+    values = torch.from_numpy(images).permute(0, 3, 1, 2)
+    if values.is_floating_point():
+        values = values * 255.0
+    return values.to(torch.float32).div_(128.0).sub_(1.0).contiguous()

@@ -1,0 +1,151 @@
+"""Which parameters are trained, and where each lies in one flat vector.
+
+Clipping, noise and the server work on one vector `[P]`; the layout is the only place
+that knows how it maps to a module. Parameters are named, never counted off by position,
+and buffers are never part of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from fedemb.errors import UserError
+
+_NORMS = (nn.GroupNorm, nn.LayerNorm)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True)
+class FlatLayout:
+    """Names and shapes of the trained parameters, in the order of the flat vector.
+
+    Example:
+        >>> layer = nn.Linear(3, 2)
+        >>> layout = FlatLayout.of(layer)
+        >>> layout.size, layout.names
+        (8, ('weight', 'bias'))
+        >>> vector = layout.flatten(dict(layer.named_parameters()))
+        >>> torch.equal(layout.unflatten(vector)["bias"], layer.bias)
+        True
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+
+    @staticmethod
+    def of(module: nn.Module, trainable: str = "all") -> "FlatLayout":
+        """The layout of the parameters of `module` that `trainable` selects.
+
+        Args:
+            module: a backbone. If it has a mapping `trainable_selections` from names to
+                comma-separated patterns, those names can be used as well.
+            trainable: `all`; `norm` (affine parameters of normalisation layers); `last`
+                (the last layer that has parameters); or `names:` and patterns such as
+                `names:embedding.*,blocks.5.*`.
+
+        Raises:
+            UserError: if nothing is selected, or a pattern matches nothing.
+        """
+        every = dict(module.named_parameters())
+        chosen = _selected(module, every, trainable)
+        names = tuple(name for name in every if name in chosen)
+        return FlatLayout(names, tuple(every[name].shape for name in names))
+
+    @property
+    def size(self) -> int:
+        """P, the number of trained parameters."""
+        return sum(self.lengths)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Elements of each parameter."""
+        return [shape.numel() for shape in self.shapes]
+
+    def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The flat vector `[P]` of named values; a copy."""
+        return torch.cat([parameters[name].detach().reshape(-1) for name in self.names])
+
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+        """Views of `vector` `[..., P]` by name, `[..., *shape]`; differentiable."""
+        parts = vector.split(self.lengths, dim=-1)
+        return {
+            name: part.view(*vector.shape[:-1], *shape)
+            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+        }
+
+    def load(self, module: nn.Module, vector: Tensor) -> None:
+        """Copy `vector` `[P]` into the trained parameters of `module`."""
+        own = dict(module.named_parameters())
+        with torch.no_grad():
+            for name, value in self.unflatten(vector).items():
+                own[name].copy_(value)
+
+
+def refuse_batch_statistics(module: nn.Module) -> None:
+    """Refuse modules whose output for one row depends on other rows.
+
+    Raises:
+        UserError: for batch normalisation that uses batch statistics; frozen statistics
+            (in evaluation mode, with running statistics) are fine.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BATCH_NORMS) and (
+            layer.training or not layer.track_running_stats
+        ):
+            raise UserError(
+                f"layer {name!r} is {type(layer).__name__} in training mode: it mixes "
+                "the rows of a batch and keeps statistics of user data in buffers that "
+                "no noise protects. Use GroupNorm, or freeze its statistics with .eval()."
+            )
+
+
+def _selected(module: nn.Module, every: Mapping[str, Tensor], trainable: str) -> set[str]:
+    own: Mapping[str, str] = getattr(module, "trainable_selections", {})
+    if trainable == "all":
+        return _nonempty(set(every), trainable)
+    if trainable in own:
+        return _matching(every, own[trainable].split(","))
+    if trainable.startswith("names:"):
+        return _matching(every, trainable.removeprefix("names:").split(","))
+    if trainable in ("norm", "last"):
+        layers = [
+            (prefix, layer)
+            for prefix, layer in module.named_modules()
+            if any(True for _ in layer.parameters(recurse=False))
+        ]
+        if trainable == "norm":
+            layers = [x for x in layers if isinstance(x[1], (*_NORMS, *_BATCH_NORMS))]
+        else:
+            layers = layers[-1:]
+        names = {
+            f"{prefix}.{name}" if prefix else name
+            for prefix, layer in layers
+            for name, _ in layer.named_parameters(recurse=False)
+        }
+        return _nonempty(names, trainable)
+    choices = ", ".join(("all", "norm", "last", "names:PATTERN,...", *own))
+    raise UserError(f"trainable={trainable!r} must be one of {choices}.")
+
+
+def _matching(every: Mapping[str, Tensor], patterns: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = {name for name in every if fnmatchcase(name, pattern.strip())}
+        if not hits:
+            raise UserError(
+                f"no backbone parameter matches {pattern!r}; the backbone has "
+                f"{', '.join(list(every)[:12])}{', ...' if len(every) > 12 else ''}."
+            )
+        found |= hits
+    return found
+
+
+def _nonempty(names: set[str], trainable: str) -> set[str]:
+    if not names:
+        raise UserError(
+            f"trainable={trainable!r} selects nothing: this backbone has no such layers."
+        )
+    return names
