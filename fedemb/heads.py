@@ -63,7 +63,7 @@ class ClassMeansHead(nn.Module):
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of cosine similarities to class means."""
         weight = batch["weight"]
-        member = F.one_hot(batch["label"], self.capacity).to(features) * weight[:, None]
+        member = one_hot(batch["label"], self.capacity, features.dtype) * weight[:, None]
         unit = unit_rows(features)
         sums = member.T @ unit  # [capacity, D]
         counts = member.sum(0)  # [capacity]
@@ -89,11 +89,16 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum() / weight.sum().clamp(min=1e-12)
 
 
+def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """`[B]` -> `[B, classes]`, without the value checks that `torch.func` cannot trace."""
+    return (labels[:, None] == torch.arange(classes, device=labels.device)).to(dtype)
+
+
 def _mask_classes(logits: Tensor, classes: Tensor) -> Tensor:
     valid = torch.arange(logits.shape[-1], device=logits.device) < classes
     return torch.where(valid, logits, _NEVER)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    chosen = F.one_hot(labels, logits.shape[-1]).to(logits)
+    chosen = one_hot(labels, logits.shape[-1], logits.dtype)
     return -(F.log_softmax(logits, dim=-1) * chosen).sum(-1)

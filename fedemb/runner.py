@@ -130,6 +130,7 @@ class InlineRunner:
         """This thread's copy: engines swap parameters in and out of the module."""
         if not hasattr(self._own, "backbone"):
             module = copy.deepcopy(self.backbone).to(self.device)
+            module = module.to(memory_format=torch.channels_last)
             self._own.backbone = module.requires_grad_(False)
         backbone: nn.Module = self._own.backbone
         return backbone

@@ -22,8 +22,8 @@ from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Features, Parameters
 
-Rule: TypeAlias = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
-"""(layer, input `[V, B, ...]`, output gradient `[V, B, ...]`) -> gradients `[V, ...]`."""
+Rule: TypeAlias = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Tensor]]
+"""(layer, input `[V * B, ...]`, output gradient `[V * B, ...]`, V) -> `[V, ...]` each."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _hooked(
         if name in rules
     ]
     flat = {
-        name: values.flatten(0, 1) if values.dim() > 1 else values
+        name: _channels_last(values.flatten(0, 1)) if values.dim() > 1 else values
         for name, values in batch.items()
     }
     flat["classes"] = batch["classes"].repeat_interleave(width)
@@ -122,11 +122,8 @@ def _hooked(
         for call, output_gradient in zip(seen, upstream, strict=True):
             if output_gradient is None:
                 continue
-            found = rules[call.name](
-                call.layer,
-                call.inputs.unflatten(0, (clients, width)),
-                output_gradient.unflatten(0, (clients, width)),
-            )
+            rule = rules[call.name]
+            found = rule(call.layer, call.inputs, output_gradient, clients)
             for parameter, gradient in found.items():
                 full = f"{call.name}.{parameter}" if call.name else parameter
                 if full in columns:
@@ -155,53 +152,97 @@ def _refuse_overwritten(seen: list[_Call]) -> None:
             )
 
 
+def _channels_last(values: Tensor) -> Tensor:
+    """Images in the memory order that convolutions and weight gradients prefer."""
+    if values.dim() == 4 and values.is_floating_point():
+        return values.contiguous(memory_format=torch.channels_last)
+    return values
+
+
 def _unflatten(features: Features, clients: int, width: int) -> Features:
     if isinstance(features, Tensor):
         return features.unflatten(0, (clients, width))
     return {k: v.unflatten(0, (clients, width)) for k, v in features.items()}
 
 
-def _linear(layer: nn.Module, inputs: Tensor, upstream: Tensor) -> dict[str, Tensor]:
-    inputs, upstream = inputs.flatten(1, -2), upstream.flatten(1, -2)
+def _linear(
+    layer: nn.Module, inputs: Tensor, upstream: Tensor, clients: int
+) -> dict[str, Tensor]:
+    inputs = inputs.reshape(clients, -1, inputs.shape[-1])
+    upstream = upstream.reshape(clients, -1, upstream.shape[-1])
     return {
         "weight": torch.bmm(upstream.transpose(1, 2), inputs),
         "bias": upstream.sum(1),
     }
 
 
-def _conv2d(layer: nn.Module, inputs: Tensor, upstream: Tensor) -> dict[str, Tensor]:
+def _conv2d(
+    layer: nn.Module, inputs: Tensor, upstream: Tensor, clients: int
+) -> dict[str, Tensor]:
     if not isinstance(layer, nn.Conv2d):
         raise TypeError(type(layer).__name__)
-    clients, width = inputs.shape[:2]
-    groups = layer.groups
-    patches = F.unfold(
-        inputs.flatten(0, 1), layer.kernel_size, layer.dilation, layer.padding, layer.stride
+    out_channels, groups = layer.out_channels, layer.groups
+    # Rows of patches and of gradients, one per output position; channels come last, so
+    # that with channels-last activations both are read in long contiguous runs.
+    patches = _patches(layer, inputs).reshape(
+        clients, -1, layer.kernel_size[0] * layer.kernel_size[1], layer.in_channels
     )
-    # [V, B, groups, inputs-per-group * kernel, positions] and the like for the outputs
-    patches = patches.view(clients, width, groups, -1, patches.shape[-1])
-    outputs = upstream.reshape(clients, width, groups, -1, patches.shape[-1])
-    weight = torch.einsum("vbgol,vbgil->vgoi", outputs, patches)
+    outputs = upstream.permute(0, 2, 3, 1).reshape(clients, -1, out_channels)
+    if groups == 1:
+        weight = torch.bmm(outputs.transpose(1, 2), patches.flatten(2))
+        weight = weight.view(clients, out_channels, patches.shape[2], -1)
+    else:
+        weight = torch.einsum(
+            "vlgo,vlkgi->vgoki",
+            outputs.unflatten(2, (groups, -1)),
+            patches.unflatten(3, (groups, -1)),
+        ).flatten(1, 2)
+    weight = weight.transpose(2, 3).reshape(clients, *layer.weight.shape)
+    return {"weight": weight, "bias": outputs.sum(1)}
+
+
+def _patches(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
+    """What each output position reads, `[N, H', W', kh, kw, C]`, as a view."""
+    (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
+    ph, pw = (int(p) for p in layer.padding)
+    x = inputs.permute(0, 2, 3, 1)
+    x = F.pad(x, (0, 0, pw, pw, ph, ph)) if ph or pw else x.contiguous()
+    n, height, width, channels = x.shape
+    rows = (height - dh * (kh - 1) - 1) // sh + 1
+    columns = (width - dw * (kw - 1) - 1) // sw + 1
+    a, b, c, d = x.stride()
+    return x.as_strided(
+        (n, rows, columns, kh, kw, channels), (a, sh * b, sw * c, dh * b, dw * c, d)
+    )
+
+
+def _group_norm(
+    layer: nn.Module, inputs: Tensor, upstream: Tensor, clients: int
+) -> dict[str, Tensor]:
+    if not isinstance(layer, nn.GroupNorm):
+        raise TypeError(type(layer).__name__)
+    product = F.group_norm(inputs, layer.num_groups, eps=layer.eps) * upstream
+    rest = tuple(range(2, upstream.dim()))
+    weight, bias = product, upstream
+    if rest:
+        weight, bias = product.sum(rest), upstream.sum(rest)
     return {
-        "weight": weight.reshape(clients, *layer.weight.shape),
-        "bias": upstream.sum((1, 3, 4)),
+        "weight": weight.unflatten(0, (clients, -1)).sum(1),
+        "bias": bias.unflatten(0, (clients, -1)).sum(1),
     }
 
 
-def _group_norm(layer: nn.Module, inputs: Tensor, upstream: Tensor) -> dict[str, Tensor]:
-    if not isinstance(layer, nn.GroupNorm):
-        raise TypeError(type(layer).__name__)
-    normal = F.group_norm(inputs.flatten(0, 1), layer.num_groups, eps=layer.eps)
-    product = normal.view_as(upstream) * upstream
-    rest = (1, *range(3, upstream.dim()))
-    return {"weight": product.sum(rest), "bias": upstream.sum(rest)}
-
-
-def _layer_norm(layer: nn.Module, inputs: Tensor, upstream: Tensor) -> dict[str, Tensor]:
+def _layer_norm(
+    layer: nn.Module, inputs: Tensor, upstream: Tensor, clients: int
+) -> dict[str, Tensor]:
     if not isinstance(layer, nn.LayerNorm):
         raise TypeError(type(layer).__name__)
-    normal = F.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
-    rest = tuple(range(1, upstream.dim() - len(layer.normalized_shape)))
-    return {"weight": (normal * upstream).sum(rest), "bias": upstream.sum(rest)}
+    product = F.layer_norm(inputs, layer.normalized_shape, eps=layer.eps) * upstream
+    shape = (clients, -1, *layer.normalized_shape)
+    return {
+        "weight": product.reshape(shape).sum(1),
+        "bias": upstream.reshape(shape).sum(1),
+    }
 
 
 def _rules(backbone: nn.Module, layout: FlatLayout) -> dict[str, Rule] | None:

@@ -1,0 +1,1 @@
+"""Image backbones with GroupNorm: `[B, C, H, W]` -> `[B, D]`."""

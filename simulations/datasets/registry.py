@@ -1,0 +1,216 @@
+"""Which data sets there are: a table of names, and the options each understands.
+
+A data set is a module of `simulations.datasets` with a function `load(options)`; it is
+imported when it is asked for, so listing names costs nothing.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import cast
+
+from fedemb.data import UserDataset
+from fedemb.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What a caller asked for; a loader takes the fields its entry names.
+
+    Attributes:
+        name: registered name, without the path.
+        path: what follows the colon in `folder:PATH`, or empty.
+        root: where prepared and official files lie.
+        users: size of a synthetic population; None is the data set's default.
+        seed: of generators, partitions and splits; public.
+        require_real: refuse stand-ins.
+        image_size: side of the images in pixels; None is the data set's own.
+        skip_bad: leave out bad rows and say how many, instead of stopping.
+        user_column: name of a table's column of users.
+        label_column: name of a table's column of labels.
+        image_column: name of a table's column of images.
+    """
+
+    name: str
+    path: str = ""
+    root: Path = Path("data")
+    users: int | None = None
+    seed: int = 0
+    require_real: bool = False
+    image_size: int | None = None
+    skip_bad: bool = False
+    user_column: str | None = None
+    label_column: str | None = None
+    image_column: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and not 8 <= self.image_size <= 1024:
+            raise UserError(f"image_size={self.image_size} must be 8 to 1024 pixels.")
+        if self.users is not None and self.users < 1:
+            raise UserError(f"users={self.users} must be at least 1.")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed} must be in [0, 2**63).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetCard:
+    """What a listing shows of a data set.
+
+    Attributes:
+        name: what to pass to `load`; ends in `:PATH` when a path must follow.
+        description: one line.
+        module: where its `load(options)` lives, below `simulations.datasets`.
+        options: the optional fields of `LoadOptions` that it understands.
+        files: the files it looks for below the data root; empty if none.
+    """
+
+    name: str
+    description: str
+    module: str
+    options: frozenset[str] = frozenset()
+    files: tuple[str, ...] = ()
+
+    @property
+    def takes_path(self) -> bool:
+        """Whether a path follows the name."""
+        return self.name.endswith(":PATH")
+
+
+_COLUMNS = frozenset({"user_column", "label_column", "image_column"})
+_OWN_FILES = frozenset({"image_size", "skip_bad"})
+
+
+def _cards() -> tuple[DatasetCard, ...]:
+    return (
+        DatasetCard(
+            name="synthetic",
+            description="procedural characters, any number of users, made on demand",
+            module="synthetic",
+            options=frozenset({"users", "image_size"}),
+        ),
+    )
+
+
+def cards() -> Mapping[str, DatasetCard]:
+    """Every data set's card by registered name (`folder`, not `folder:PATH`)."""
+    table = {card.name.removesuffix(":PATH"): card for card in _cards()}
+    return MappingProxyType(table)
+
+
+def names() -> list[str]:
+    """What can be passed to `load`, in the order of the table.
+
+    Example:
+        >>> names()[0]
+        'synthetic'
+    """
+    return [card.name for card in cards().values()]
+
+
+def describe(name: str) -> DatasetCard:
+    """The card of a data set; a path after the name is ignored.
+
+    Raises:
+        UserError: for an unknown name; the message lists the known ones.
+
+    Example:
+        >>> describe("synthetic").description
+        'procedural characters, any number of users, made on demand'
+    """
+    kind = name.partition(":")[0]
+    known = cards()
+    if kind not in known:
+        raise UserError(f"unknown data set {name!r}; choose from {', '.join(names())}.")
+    return known[kind]
+
+
+def load(
+    name: str,
+    *,
+    root: Path | None = None,
+    users: int | None = None,
+    seed: int = 0,
+    require_real: bool = False,
+    image_size: int | None = None,
+    skip_bad: bool = False,
+    user_column: str | None = None,
+    label_column: str | None = None,
+    image_column: str | None = None,
+    amplify: int | None = None,
+) -> UserDataset:
+    """Open a data set by name.
+
+    Args:
+        name: a registered name, or `folder:PATH`, `npz:PATH`, `parquet:PATH`.
+        root: where official and prepared files lie; `data` if None.
+        users: population of `synthetic`.
+        seed: of generators, partitions and splits; public.
+        require_real: refuse stand-ins and generated data.
+        image_size: side of the images in pixels; None keeps the data set's own.
+        skip_bad: leave out bad rows; `provenance.notices` says how many.
+        user_column: column of users in a table.
+        label_column: column of labels in a table.
+        image_column: column of images in a table.
+        amplify: make this many users from the data set's by per-user styles.
+
+    Returns:
+        A data set whose calls cost O(users asked for).
+
+    Raises:
+        UserError: unknown name, option that does not apply, or bad input data.
+        NotAvailable: files or packages are missing.
+
+    Example:
+        >>> load("synthetic", users=10_000_000).num_users
+        10000000
+    """
+    card = describe(name)
+    kind, _, path = name.partition(":")
+    if card.takes_path and not path:
+        raise UserError(f"data set {name!r} needs a path: {card.name}.")
+    if path and not card.takes_path:
+        raise UserError(f"data set {kind!r} takes no path, but {path!r} was given.")
+    options = LoadOptions(
+        name=name,
+        path=path,
+        root=Path("data") if root is None else Path(root),
+        users=users,
+        seed=seed,
+        require_real=require_real,
+        image_size=image_size,
+        skip_bad=skip_bad,
+        user_column=user_column,
+        label_column=label_column,
+        image_column=image_column,
+    )
+    _refuse_unused(card, options)
+    module = importlib.import_module(f"simulations.datasets.{card.module}")
+    data = cast(UserDataset, module.load(options))
+    if amplify is not None:
+        from simulations.datasets.amplify import Amplified
+
+        data = Amplified(data, amplify, seed)
+    return data
+
+
+def _refuse_unused(card: DatasetCard, options: LoadOptions) -> None:
+    """Every option a caller sets must be one that the data set honours."""
+    optional = {
+        "users",
+        "image_size",
+        "skip_bad",
+        "user_column",
+        "label_column",
+        "image_column",
+    }
+    for field in fields(LoadOptions):
+        value = getattr(options, field.name)
+        given = field.name in optional and value not in (None, False)
+        if given and field.name not in card.options:
+            known = ", ".join(sorted(card.options)) or "none"
+            raise UserError(
+                f"{field.name}={value!r} does not apply to {card.name!r}; of the "
+                f"optional settings it understands {known}."
+            )
