@@ -63,7 +63,9 @@ class ClassMeansHead(nn.Module):
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of cosine similarities to class means."""
         weight = batch["weight"]
-        member = one_hot(batch["label"], self.capacity, features.dtype) * weight[:, None]
+        member = (
+            one_hot(batch["label"], self.capacity, features.dtype) * weight[:, None]
+        )
         unit = unit_rows(features)
         sums = member.T @ unit  # [capacity, D]
         counts = member.sum(0)  # [capacity]
@@ -72,7 +74,9 @@ class ClassMeansHead(nn.Module):
         own = (unit * unit_rows(others)).sum(1, keepdim=True)
         similarity = torch.where(member > 0, own, similarity)
         logits = torch.where(counts > 0, similarity / self.temperature, _NEVER)
-        companions = counts[batch["label"]] - weight
+        present = (weight > 0).to(weight)
+        rows = one_hot(batch["label"], self.capacity, weight.dtype) * present[:, None]
+        companions = rows.sum(0)[batch["label"]] - present
         counted = weight * (companions > 0.5).to(weight)
         return weighted_mean(_cross_entropy(logits, batch["label"]), counted)
 
@@ -90,7 +94,7 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """`[B]` -> `[B, classes]`, without the value checks that `torch.func` cannot trace."""
+    """`[B]` -> `[B, classes]`, without value checks that `torch.func` cannot trace."""
     return (labels[:, None] == torch.arange(classes, device=labels.device)).to(dtype)
 
 

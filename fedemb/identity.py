@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from fedemb.data import Examples
 from fedemb.errors import UserError
-from fedemb.heads import ClassMeansHead, CosineHead, LinearHead, unit_rows
+from fedemb.heads import (
+    ClassMeansHead,
+    CosineHead,
+    LinearHead,
+    unit_rows,
+    weighted_mean,
+)
 from fedemb.protocols import Batch, Features, Parameters
 
 HEADS = ("class-means", "linear", "cosine")
@@ -24,6 +30,9 @@ HEADS = ("class-means", "linear", "cosine")
 @dataclass(frozen=True, kw_only=True)
 class IdentityTask:
     """An `EmbeddingTask` over images and labels.
+
+    A backbone may have a method `penalty() -> Tensor | None`: a scalar of its weights
+    that is added to the loss of every step that has a row.
 
     Attributes:
         name: for reports.
@@ -52,7 +61,9 @@ class IdentityTask:
         if self.head not in HEADS:
             raise UserError(f"head={self.head!r} must be one of {', '.join(HEADS)}.")
         if self.label_space not in ("client", "global"):
-            raise UserError(f"label_space={self.label_space!r} must be client or global.")
+            raise UserError(
+                f"label_space={self.label_space!r} must be client or global."
+            )
 
     def make_backbone(self) -> nn.Module:
         """A new backbone, initialised from torch's global generator."""
@@ -69,7 +80,9 @@ class IdentityTask:
         self, head: nn.Module, classes: int, generator: torch.Generator
     ) -> Parameters:
         """Glorot-uniform rows for the client's classes, zeros beyond them."""
-        fresh = {name: value.detach().clone() for name, value in head.named_parameters()}
+        fresh = {
+            name: value.detach().clone() for name, value in head.named_parameters()
+        }
         if "weight" in fresh:
             weight = fresh["weight"]
             bound = (6 / (weight.shape[1] + classes)) ** 0.5
@@ -86,16 +99,24 @@ class IdentityTask:
     def features(self, backbone: nn.Module, batch: Batch) -> Features:
         """Embeddings `[B, D]`, of any length unless `always_normalize`."""
         values: Tensor = backbone(batch["image"])
-        return unit_rows(values) if self.always_normalize else values
+        if self.always_normalize:
+            values = unit_rows(values)
+        penalize = getattr(backbone, "penalty", None)
+        penalty = None if penalize is None else penalize()
+        if penalty is None:
+            return values
+        return {"embedding": values, "penalty": penalty.expand(len(values))}
 
     def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
-        """The head's cross-entropy."""
-        value: Tensor = head(features, batch)
-        return value
+        """The head's cross-entropy, and the backbone's penalty if it has one."""
+        if isinstance(features, Tensor):
+            return cast(Tensor, head(features, batch))
+        penalty = weighted_mean(features["penalty"], batch["weight"])
+        return cast(Tensor, head(features["embedding"], batch)) + penalty
 
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
         """Unit-length embeddings `[B, D]`; a zero vector stays zero."""
-        return unit_rows(cast(Tensor, self.features(backbone, batch)))
+        return unit_rows(cast(Tensor, backbone(batch["image"])))
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Exact verification and retrieval metrics over all pairs of `examples`."""

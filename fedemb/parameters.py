@@ -11,11 +11,11 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from fedemb.errors import UserError
 
-_NORMS = (nn.GroupNorm, nn.LayerNorm)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _NormBase)
 
 
 @dataclass(frozen=True)
@@ -88,21 +88,26 @@ def refuse_batch_statistics(module: nn.Module) -> None:
     """Refuse modules whose output for one row depends on other rows.
 
     Raises:
-        UserError: for batch normalisation that uses batch statistics; frozen statistics
-            (in evaluation mode, with running statistics) are fine.
+        UserError: for batch normalisation that uses batch statistics, and for instance
+            normalisation that keeps running ones; frozen statistics (in evaluation
+            mode) are fine.
     """
     for name, layer in module.named_modules():
-        if isinstance(layer, _BATCH_NORMS) and (
-            layer.training or not layer.track_running_stats
-        ):
+        if not isinstance(layer, _NormBase):
+            continue
+        mixes_rows = isinstance(layer, _BatchNorm) and not layer.track_running_stats
+        if mixes_rows or (layer.training and layer.track_running_stats):
             raise UserError(
-                f"layer {name!r} is {type(layer).__name__} in training mode: it mixes "
-                "the rows of a batch and keeps statistics of user data in buffers that "
-                "no noise protects. Use GroupNorm, or freeze its statistics with .eval()."
+                f"layer {name!r} is {type(layer).__name__} with live statistics: it "
+                "mixes the rows of a batch, or keeps statistics of user data in buffers "
+                "that no noise protects. Use GroupNorm, or freeze its statistics with "
+                ".eval()."
             )
 
 
-def _selected(module: nn.Module, every: Mapping[str, Tensor], trainable: str) -> set[str]:
+def _selected(
+    module: nn.Module, every: Mapping[str, Tensor], trainable: str
+) -> set[str]:
     own: Mapping[str, str] = getattr(module, "trainable_selections", {})
     if trainable == "all":
         return _nonempty(set(every), trainable)
@@ -117,7 +122,7 @@ def _selected(module: nn.Module, every: Mapping[str, Tensor], trainable: str) ->
             if any(True for _ in layer.parameters(recurse=False))
         ]
         if trainable == "norm":
-            layers = [x for x in layers if isinstance(x[1], (*_NORMS, *_BATCH_NORMS))]
+            layers = [x for x in layers if isinstance(x[1], _NORMS)]
         else:
             layers = layers[-1:]
         names = {
@@ -146,6 +151,6 @@ def _matching(every: Mapping[str, Tensor], patterns: Sequence[str]) -> set[str]:
 def _nonempty(names: set[str], trainable: str) -> set[str]:
     if not names:
         raise UserError(
-            f"trainable={trainable!r} selects nothing: this backbone has no such layers."
+            f"trainable={trainable!r} selects nothing: the backbone has no such layers."
         )
     return names

@@ -1,0 +1,253 @@
+"""Cards of the image systems; importing this imports no torch."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fedemb.errors import UserError
+from model_zoo.registry import Configuration, System, TaskOptions
+
+if TYPE_CHECKING:
+    from fedemb.stages import Stage
+
+_DP_FEDEMB = (
+    "Xu, Collins, Wang, Panait, Oh, Augenstein, Liu, Schroff and McMahan (2023), "
+    "Learning to Generate Image Embeddings with User-level Differential Privacy, CVPR, "
+    "arXiv:2211.10844"
+)
+_STAGES = (
+    "embedding: classify the virtual client's own identities with a fresh local head; "
+    "the backbone ends in the embedding",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageStages:
+    """Builds the one stage of an image system.
+
+    Attributes:
+        backbone: `module:Class`, called as `Class(image_shape, embedding_dim,
+            **arguments)`.
+        embedding_dim: D unless the options name another.
+        arguments: further arguments of the backbone.
+        trainable: parameters to train unless the options name others.
+    """
+
+    backbone: str
+    embedding_dim: int = 128
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    trainable: str = "all"
+
+    def __call__(
+        self, *, image_shape: tuple[int, ...], num_classes: int, options: TaskOptions
+    ) -> "tuple[Stage, ...]":
+        """One stage that trains an embedding by classifying identities.
+
+        Raises:
+            UserError: if the examples are not images, or too small for the backbone.
+        """
+        from fedemb.identity import IdentityTask
+        from fedemb.stages import Stage
+
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise UserError(
+                f"image_shape={image_shape} must be (height, width, channels)."
+            )
+        module, _, name = self.backbone.partition(":")
+        dim = options.embedding_dim or self.embedding_dim
+        made = partial(
+            getattr(importlib.import_module(module), name),
+            image_shape,
+            dim,
+            **self.arguments,
+        )
+        task = IdentityTask(
+            name=name,
+            backbone=made,
+            embedding_dim=dim,
+            num_classes=num_classes,
+            head=options.head or "class-means",
+            label_space=options.label_space or "client",
+            always_normalize=options.always_normalize,
+            temperature=options.temperature or 0.1,
+        )
+        return (Stage("embedding", task, 1.0, options.trainable or self.trainable),)
+
+
+def _size(
+    note: str,
+    build: ImageStages,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+) -> Configuration:
+    """A configuration whose counts are those of the published head."""
+    published = TaskOptions(head="linear", label_space="global")
+    return Configuration(
+        note=f"{note}; counted at {' x '.join(map(str, image_shape))} "
+        f"with a linear head of {num_classes:,} classes",
+        build=build,
+        image_shape=image_shape,
+        num_classes=num_classes,
+        options=published,
+    )
+
+
+_SMALL_CNN = "model_zoo.image.small_cnn:SmallCNN"
+
+SMALL_CNN = System(
+    name="small_cnn",
+    paper=f"the project's own laptop-size backbone, trained as in {_DP_FEDEMB}",
+    user="a person who owns pictures, such as a writer or a photographer",
+    stages=_STAGES,
+    default_dataset="synthetic",
+    default_configuration="paper",
+    configurations={
+        "paper": _size(
+            "three strided convolutions of 16, 32 and 64 filters, 64-d",
+            ImageStages(backbone=_SMALL_CNN, embedding_dim=64),
+            (28, 28, 1),
+            62,
+        ),
+        "tiny": _size(
+            "8, 16 and 32 filters, 32-d",
+            ImageStages(
+                backbone=_SMALL_CNN,
+                embedding_dim=32,
+                arguments={"filters": (8, 16, 32)},
+            ),
+            (28, 28, 1),
+            62,
+        ),
+    },
+)
+
+_LENET = "model_zoo.image.lenet:LeNet"
+
+LENET = System(
+    name="lenet",
+    paper=_DP_FEDEMB,
+    user="the writer of handwritten characters",
+    stages=_STAGES,
+    default_dataset="synthetic",
+    default_configuration="paper",
+    configurations={
+        "paper": _size(
+            "as published for EMNIST: 32 and 64 filters, 128-d",
+            ImageStages(backbone=_LENET),
+            (28, 28, 1),
+            62,
+        ),
+        "tiny": _size(
+            "8 and 16 filters, 32-d",
+            ImageStages(
+                backbone=_LENET, embedding_dim=32, arguments={"filters": (8, 16)}
+            ),
+            (28, 28, 1),
+            62,
+        ),
+    },
+)
+
+_MOBILENET = "model_zoo.image.mobilenet_v2:MobileNetV2"
+_SMALL_MOBILENET = "model_zoo.image.mobilenet_v2:SmallMobileNetV2"
+_MOBILENET_PAPER = (
+    f"{_DP_FEDEMB}; MobileNetV2 by Sandler et al. (2018), arXiv:1801.04381"
+)
+
+MOBILENET_SMALL = System(
+    name="mobilenet_small",
+    paper=_MOBILENET_PAPER,
+    user="a photographer or observer",
+    stages=_STAGES,
+    default_dataset="openclipart",
+    default_configuration="paper",
+    configurations={
+        "paper": _size(
+            "first six blocks of MobileNetV2, last convolution of 640 filters, 128-d",
+            ImageStages(backbone=_SMALL_MOBILENET),
+            (64, 64, 3),
+            1203,
+        ),
+        "tiny": _size(
+            "half the filters, last convolution of 160, 32-d",
+            ImageStages(
+                backbone=_SMALL_MOBILENET,
+                embedding_dim=32,
+                arguments={"alpha": 0.5, "last_filters": 160},
+            ),
+            (64, 64, 3),
+            1203,
+        ),
+    },
+)
+
+MOBILENET_V2 = System(
+    name="mobilenet_v2",
+    paper=_MOBILENET_PAPER,
+    user="the photographer of landmarks, or the observer of species",
+    stages=_STAGES,
+    default_dataset="openclipart",
+    default_configuration="paper",
+    configurations={
+        "paper": _size(
+            "as published for iNaturalist: 17 blocks, GroupNorm with 2 groups, 128-d",
+            ImageStages(backbone=_MOBILENET),
+            (224, 224, 3),
+            1203,
+        ),
+        "tiny": _size(
+            "a quarter of the filters, last convolution of 160, 32-d",
+            ImageStages(
+                backbone=_MOBILENET,
+                embedding_dim=32,
+                arguments={"alpha": 0.25, "last_filters": 160},
+            ),
+            (64, 64, 3),
+            1203,
+        ),
+    },
+)
+
+_RESNET = "model_zoo.image.resnet50:ResNet50"
+
+RESNET50 = System(
+    name="resnet50",
+    paper=f"{_DP_FEDEMB}; ResNet by He et al. (2016), arXiv:1512.03385",
+    user="a person whose pictures show one identity or several",
+    stages=_STAGES,
+    default_dataset="openclipart",
+    default_configuration="paper",
+    configurations={
+        "paper": _size(
+            "3-4-6-3 bottlenecks, GroupNorm with 32 groups, average pooling, 128-d",
+            ImageStages(backbone=_RESNET),
+            (224, 224, 3),
+            9047,
+        ),
+        "paper-l2": _size(
+            "the same with the published L2 penalty of 1e-4 on weights, which rules "
+            "out the fastest engine",
+            ImageStages(backbone=_RESNET, arguments={"kernel_l2": 1e-4}),
+            (224, 224, 3),
+            9047,
+        ),
+        "avg32": _size(
+            "pooled 3 x 3 with stride 2: 3 * 3 * 2,048 inputs to the embedding",
+            ImageStages(backbone=_RESNET, arguments={"pooling": "avg32"}),
+            (224, 224, 3),
+            9047,
+        ),
+        "tiny": _size(
+            "1-1-1-1 bottlenecks of width 16, GroupNorm with 8 groups, 32-d",
+            ImageStages(
+                backbone=_RESNET,
+                embedding_dim=32,
+                arguments={"blocks": (1, 1, 1, 1), "width": 16, "groups": 8},
+            ),
+            (64, 64, 3),
+            9047,
+        ),
+    },
+)

@@ -1,0 +1,318 @@
+"""Which systems can be trained, by name, and how to add one.
+
+A `System` is a card (who published it, what a user is, which sizes exist) with builders
+that make its training stages. Cards import no torch, so listing them is instant; a
+system's code is imported when it is built. Systems come from three places: the table
+below, installed packages with an entry point in the group `fedemb.systems`, and single
+files named as `path/to/file.py:NAME`.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fedemb.errors import NotAvailable, UserError
+
+if TYPE_CHECKING:
+    from fedemb.stages import Stage
+
+ENTRY_POINTS = "fedemb.systems"
+
+_BUILT_IN: Mapping[str, str] = {
+    "small_cnn": "model_zoo.image.systems:SMALL_CNN",
+    "lenet": "model_zoo.image.systems:LENET",
+    "mobilenet_small": "model_zoo.image.systems:MOBILENET_SMALL",
+    "mobilenet_v2": "model_zoo.image.systems:MOBILENET_V2",
+    "resnet50": "model_zoo.image.systems:RESNET50",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """What a person may choose about a system's task; None is the system's own choice.
+
+    Attributes:
+        head: local head, such as `class-means`, `linear` or `cosine`.
+        label_space: `client` or `global`.
+        embedding_dim: D.
+        trainable: backbone parameters to train: `all`, `norm`, `last`, `names:a,b*`, or
+            a selection that the backbone names.
+        temperature: of the class-means head.
+        always_normalize: embeddings have unit length in training, too.
+
+    Raises:
+        UserError: if a number is out of range.
+    """
+
+    head: str | None = None
+    label_space: str | None = None
+    embedding_dim: int | None = None
+    trainable: str | None = None
+    temperature: float | None = None
+    always_normalize: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_dim", "temperature"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name}={value} must be positive.")
+
+
+class Builder(Protocol):
+    """Makes the stages of one configuration."""
+
+    def __call__(
+        self, *, image_shape: tuple[int, ...], num_classes: int, options: TaskOptions
+    ) -> "tuple[Stage, ...]":
+        """Stages for examples of `image_shape` (H, W, C) and `num_classes` labels."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One size of a system.
+
+    Attributes:
+        note: one sentence for people.
+        build: makes the stages; it imports what it needs when it is called.
+        image_shape: (H, W, C) that the counts of `describe` refer to.
+        num_classes: classes that the counts of `describe` refer to.
+        options: head and sizes that the counts of `describe` refer to.
+    """
+
+    note: str
+    build: Builder
+    image_shape: tuple[int, ...]
+    num_classes: int
+    options: TaskOptions = field(default_factory=TaskOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A published system that the core can train.
+
+    Attributes:
+        name: how it is asked for.
+        paper: citation, with its arXiv number where there is one.
+        user: what a user is.
+        stages: one sentence per training stage.
+        configurations: by name.
+        default_dataset: what it is trained on unless told otherwise.
+        default_configuration: what it is built as unless told otherwise.
+
+    Raises:
+        ValueError: if the default configuration is none of the configurations.
+    """
+
+    name: str
+    paper: str
+    user: str
+    stages: tuple[str, ...]
+    configurations: Mapping[str, Configuration]
+    default_dataset: str
+    default_configuration: str
+
+    def __post_init__(self) -> None:
+        if self.default_configuration not in self.configurations:
+            raise ValueError(
+                f"default_configuration={self.default_configuration!r} of system "
+                f"{self.name!r} must be one of {', '.join(self.configurations)}."
+            )
+
+    def configuration(self, name: str | None = None) -> Configuration:
+        """The named configuration, or the default one.
+
+        Raises:
+            NotAvailable: if there is none of that name.
+        """
+        wanted = self.default_configuration if name is None else name
+        if wanted not in self.configurations:
+            raise NotAvailable(
+                f"system {self.name!r} has no configuration {wanted!r}; choose from "
+                f"{', '.join(self.configurations)}."
+            )
+        return self.configurations[wanted]
+
+    def build(
+        self,
+        configuration: str | None = None,
+        *,
+        image_shape: tuple[int, ...],
+        num_classes: int,
+        options: TaskOptions | None = None,
+    ) -> "tuple[Stage, ...]":
+        """The training stages for examples of a shape and a label space.
+
+        Args:
+            configuration: by name; None is the default one.
+            image_shape: (H, W, C) of the examples.
+            num_classes: size of the data set's label space.
+            options: a person's choices.
+
+        Raises:
+            NotAvailable: for an unknown configuration or a missing optional package.
+            UserError: if the system cannot be built for these examples or options.
+        """
+        return self.configuration(configuration).build(
+            image_shape=image_shape,
+            num_classes=num_classes,
+            options=options or TaskOptions(),
+        )
+
+
+def names() -> list[str]:
+    """Names of all systems that are in the tree or installed, sorted.
+
+    Example:
+        >>> "lenet" in names()
+        True
+    """
+    return sorted({*_BUILT_IN, *(point.name for point in _installed())})
+
+
+def get(name: str) -> System:
+    """The system of a name: `NAME`, `NAME:CONFIGURATION`, or the same in a file.
+
+    With a configuration, it becomes the system's default one.
+
+    Args:
+        name: such as `lenet`, `lenet:tiny`, `my_system.py:SYSTEM` or
+            `my_system.py:SYSTEM:tiny`.
+
+    Raises:
+        NotAvailable: if there is no such system, configuration or file.
+        UserError: if a file or an installed package does not hold a `System`.
+
+    Example:
+        >>> get("lenet:tiny").default_configuration
+        'tiny'
+    """
+    path, in_file, rest = name.partition(".py:")
+    if in_file:
+        attribute, _, configuration = rest.partition(":")
+        system = _from_file(Path(f"{path}.py"), attribute)
+    else:
+        base, _, configuration = name.partition(":")
+        system = _from_tables(base)
+    if not configuration:
+        return system
+    system.configuration(configuration)
+    return replace(system, default_configuration=configuration)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What a system is, and the parameter counts of its configurations.
+
+    Counts are taken from modules on the meta device: nothing is allocated, and no
+    pre-trained weights are needed. Parameters that stages share (by name) count once.
+
+    Args:
+        name: as for `get`; with a configuration only that one is counted.
+
+    Returns:
+        The keys `name`, `paper`, `user`, `stages` and `configurations`: names, each with
+        `backbone_parameters`, `head_parameters`, `total_parameters` and `note`.
+
+    Raises:
+        NotAvailable: as `get` does.
+
+    Example:
+        >>> describe("lenet")["configurations"]["paper"]["backbone_parameters"]
+        453632
+    """
+    system = get(name)
+    wanted = dict(system.configurations)
+    if name.rpartition(":")[2] in wanted:
+        wanted = {system.default_configuration: system.configuration()}
+    return {
+        "name": system.name,
+        "paper": system.paper,
+        "user": system.user,
+        "stages": list(system.stages),
+        "configurations": {key: _count(value) for key, value in wanted.items()},
+    }
+
+
+def _count(configuration: Configuration) -> dict[str, int | str]:
+    import torch
+
+    stages = configuration.build(
+        image_shape=configuration.image_shape,
+        num_classes=configuration.num_classes,
+        options=configuration.options,
+    )
+    backbone: dict[str, int] = {}
+    head = 0
+    with torch.device("meta"):
+        for stage in stages:
+            module = stage.task.make_backbone()
+            backbone |= {k: v.numel() for k, v in module.named_parameters()}
+            own = stage.task.make_head(configuration.num_classes)
+            head += sum(value.numel() for value in own.parameters())
+    size = sum(backbone.values())
+    return {
+        "backbone_parameters": size,
+        "head_parameters": head,
+        "total_parameters": size + head,
+        "note": configuration.note,
+    }
+
+
+def _installed() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=ENTRY_POINTS))
+
+
+def _from_tables(name: str) -> System:
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        return _checked(getattr(importlib.import_module(module), attribute), name)
+    for point in _installed():
+        if point.name == name:
+            return _checked(point.load(), name)
+    raise NotAvailable(
+        f"there is no system {name!r}; choose from {', '.join(names())}, or name a "
+        "file as path/to/file.py:NAME."
+    )
+
+
+def _from_file(path: Path, attribute: str) -> System:
+    if not path.is_file():
+        raise NotAvailable(f"there is no file {path} to take a system from.")
+    # The name depends on the path alone, so that worker processes can unpickle from it.
+    digest = sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    module_name = f"fedemb_system_{digest}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        if spec is None or spec.loader is None:
+            raise UserError(f"{path} cannot be imported as Python.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise UserError(
+                f"{path} fails when imported: {type(error).__name__}: {error}"
+            ) from error
+    found = vars(sys.modules[module_name])
+    systems = [key for key, value in found.items() if isinstance(value, System)]
+    if attribute not in found:
+        raise NotAvailable(
+            f"{path} has no {attribute!r}; its systems are "
+            f"{', '.join(systems) or '(none)'}."
+        )
+    return _checked(found[attribute], f"{path}:{attribute}")
+
+
+def _checked(value: object, name: str) -> System:
+    if not isinstance(value, System):
+        raise UserError(
+            f"{name} is a {type(value).__name__}, not a model_zoo.registry.System."
+        )
+    return value
