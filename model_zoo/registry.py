@@ -11,16 +11,24 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from fedemb.errors import NotAvailable, UserError
+from model_zoo.system import Builder, Configuration, System, TaskOptions
 
-if TYPE_CHECKING:
-    from fedemb.stages import Stage
+__all__ = [
+    "Builder",
+    "Configuration",
+    "System",
+    "TaskOptions",
+    "describe",
+    "get",
+    "names",
+]
 
 ENTRY_POINTS = "fedemb.systems"
 
@@ -31,139 +39,6 @@ _BUILT_IN: Mapping[str, str] = {
     "mobilenet_v2": "model_zoo.image.systems:MOBILENET_V2",
     "resnet50": "model_zoo.image.systems:RESNET50",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskOptions:
-    """What a person may choose about a system's task; None is the system's own choice.
-
-    Attributes:
-        head: local head, such as `class-means`, `linear` or `cosine`.
-        label_space: `client` or `global`.
-        embedding_dim: D.
-        trainable: backbone parameters to train: `all`, `norm`, `last`, `names:a,b*`, or
-            a selection that the backbone names.
-        temperature: of the class-means head.
-        always_normalize: embeddings have unit length in training, too.
-
-    Raises:
-        UserError: if a number is out of range.
-    """
-
-    head: str | None = None
-    label_space: str | None = None
-    embedding_dim: int | None = None
-    trainable: str | None = None
-    temperature: float | None = None
-    always_normalize: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("embedding_dim", "temperature"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name}={value} must be positive.")
-
-
-class Builder(Protocol):
-    """Makes the stages of one configuration."""
-
-    def __call__(
-        self, *, image_shape: tuple[int, ...], num_classes: int, options: TaskOptions
-    ) -> "tuple[Stage, ...]":
-        """Stages for examples of `image_shape` (H, W, C) and `num_classes` labels."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Configuration:
-    """One size of a system.
-
-    Attributes:
-        note: one sentence for people.
-        build: makes the stages; it imports what it needs when it is called.
-        image_shape: (H, W, C) that the counts of `describe` refer to.
-        num_classes: classes that the counts of `describe` refer to.
-        options: head and sizes that the counts of `describe` refer to.
-    """
-
-    note: str
-    build: Builder
-    image_shape: tuple[int, ...]
-    num_classes: int
-    options: TaskOptions = field(default_factory=TaskOptions)
-
-
-@dataclass(frozen=True, kw_only=True)
-class System:
-    """A published system that the core can train.
-
-    Attributes:
-        name: how it is asked for.
-        paper: citation, with its arXiv number where there is one.
-        user: what a user is.
-        stages: one sentence per training stage.
-        configurations: by name.
-        default_dataset: what it is trained on unless told otherwise.
-        default_configuration: what it is built as unless told otherwise.
-
-    Raises:
-        ValueError: if the default configuration is none of the configurations.
-    """
-
-    name: str
-    paper: str
-    user: str
-    stages: tuple[str, ...]
-    configurations: Mapping[str, Configuration]
-    default_dataset: str
-    default_configuration: str
-
-    def __post_init__(self) -> None:
-        if self.default_configuration not in self.configurations:
-            raise ValueError(
-                f"default_configuration={self.default_configuration!r} of system "
-                f"{self.name!r} must be one of {', '.join(self.configurations)}."
-            )
-
-    def configuration(self, name: str | None = None) -> Configuration:
-        """The named configuration, or the default one.
-
-        Raises:
-            NotAvailable: if there is none of that name.
-        """
-        wanted = self.default_configuration if name is None else name
-        if wanted not in self.configurations:
-            raise NotAvailable(
-                f"system {self.name!r} has no configuration {wanted!r}; choose from "
-                f"{', '.join(self.configurations)}."
-            )
-        return self.configurations[wanted]
-
-    def build(
-        self,
-        configuration: str | None = None,
-        *,
-        image_shape: tuple[int, ...],
-        num_classes: int,
-        options: TaskOptions | None = None,
-    ) -> "tuple[Stage, ...]":
-        """The training stages for examples of a shape and a label space.
-
-        Args:
-            configuration: by name; None is the default one.
-            image_shape: (H, W, C) of the examples.
-            num_classes: size of the data set's label space.
-            options: a person's choices.
-
-        Raises:
-            NotAvailable: for an unknown configuration or a missing optional package.
-            UserError: if the system cannot be built for these examples or options.
-        """
-        return self.configuration(configuration).build(
-            image_shape=image_shape,
-            num_classes=num_classes,
-            options=options or TaskOptions(),
-        )
 
 
 def names() -> list[str]:
@@ -216,8 +91,8 @@ def describe(name: str) -> dict[str, Any]:
         name: as for `get`; with a configuration only that one is counted.
 
     Returns:
-        The keys `name`, `paper`, `user`, `stages` and `configurations`: names, each with
-        `backbone_parameters`, `head_parameters`, `total_parameters` and `note`.
+        The keys `name`, `paper`, `user`, `stages` and `configurations`: names,
+        each with `backbone_parameters`, `head_parameters`, `total_parameters` and `note`.
 
     Raises:
         NotAvailable: as `get` does.
@@ -313,6 +188,6 @@ def _from_file(path: Path, attribute: str) -> System:
 def _checked(value: object, name: str) -> System:
     if not isinstance(value, System):
         raise UserError(
-            f"{name} is a {type(value).__name__}, not a model_zoo.registry.System."
+            f"{name} is a {type(value).__name__}, not a model_zoo.system.System."
         )
     return value

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
-from model_zoo.registry import Configuration, System, TaskOptions
+from model_zoo.system import Configuration, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
