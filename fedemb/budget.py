@@ -19,6 +19,7 @@ class LedgerBudget:
             engine, software). A round that was interrupted and is repeated under the
             same fingerprint is the same release, bit for bit, and is paid once. Empty
             when repeating bit for bit cannot be promised: the round is paid again.
+        planned: rounds of the run; the ledger checks that they fit all at once.
     """
 
     ledger: PrivacyLedger
@@ -26,6 +27,7 @@ class LedgerBudget:
     run_id: str
     stage: str = ""
     fingerprint: str = ""
+    planned: int = 1
 
     def reserve(self, round_index: int) -> Callable[[], None]:
         """Pay for a round before any data is read; returns its commit."""
@@ -35,6 +37,7 @@ class LedgerBudget:
             round_index=round_index,
             stage=self.stage,
             fingerprint=self.fingerprint,
+            planned=self.planned - round_index,
         )
         return lambda: self.ledger.commit(receipt)
 

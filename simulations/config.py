@@ -60,18 +60,19 @@ class ModelConfig:
         name: system of the zoo, `NAME` or `NAME:CONFIGURATION`.
         pretrained: a `backbone.safetensors`, a run folder, or `none`.
         trainable: which backbone parameters are trained: `all`, `norm`, `last`,
-            `names:a,b*`, or a selection that the system names.
-        head: local head, `class-means`, `linear` or `cosine`.
-        label_space: `client` or `global`.
-        embedding_dim: D.
+            `names:a,b*`, or a selection that the system names; None is the system's.
+        head: local head, such as `class-means`, `linear` or `cosine`; None is the
+            system's.
+        label_space: `client` or `global`; None is the system's.
+        embedding_dim: D; None is the system's.
     """
 
     name: str = "small_cnn"
     pretrained: str = "none"
-    trainable: str = "all"
-    head: str = "class-means"
-    label_space: str = "client"
-    embedding_dim: int = 64
+    trainable: str | None = None
+    head: str | None = None
+    label_space: str | None = None
+    embedding_dim: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,286 @@
+"""From a configuration to the parts of a run: data, stages, plan, runner.
+
+Everything here is a function of the configuration alone, so a worker on another machine
+assembles the same parts from the same text.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from accounting import SampledGaussian, calibrate_noise_multiplier, default_delta
+from fedemb.baselines import AggregatedHeadTask
+from fedemb.clipping import AdaptiveClipping
+from fedemb.cohort import SAMPLERS
+from fedemb.data import UserDataset
+from fedemb.errors import UserError
+from fedemb.parameters import FlatLayout, refuse_batch_statistics
+from fedemb.plan import PrivacyPlan
+from fedemb.randomness import RootKey
+from fedemb.runner import EngineChoice, InlineRunner
+from fedemb.server import ServerAdam, ServerOptimizer, ServerSGD
+from fedemb.stages import Stage
+from model_zoo import registry
+from model_zoo.system import System, TaskOptions
+from simulations import datasets
+from simulations.config import Configuration, recipe, recipe_names, resolve
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The plan that runs, and the claim that is made of it.
+
+    Attributes:
+        plan: what really runs.
+        claimed: one round of the claim; the plan's own mechanism unless extrapolated.
+        delta: of the claim.
+        target_epsilon: None if the noise was given.
+    """
+
+    plan: PrivacyPlan
+    claimed: SampledGaussian
+    delta: float
+    target_epsilon: float | None
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether the claim is about a larger population than was sampled."""
+        return self.claimed.population != self.plan.mechanism.population
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts that a configuration names."""
+
+    configuration: Configuration
+    dataset: UserDataset
+    system: System
+    stages: tuple[Stage, ...]
+
+    def rounds(self) -> list[int]:
+        """Rounds of each stage; they add up to the run's rounds."""
+        total = self.configuration.run.rounds
+        ends, share = [0], 0.0
+        for stage in self.stages:
+            share += stage.share_of_rounds
+            ends.append(min(total, round(total * share)))
+        ends[-1] = total
+        return [b - a for a, b in zip(ends, ends[1:], strict=False)]
+
+    def layout(self, stage: int, backbone: nn.Module) -> FlatLayout:
+        """The trained parameters of a stage."""
+        chosen = self.configuration.model.trainable or self.stages[stage].trainable
+        return FlatLayout.of(backbone, chosen)
+
+    def promise(self) -> Promise:
+        """The privacy plan, with calibrated noise where epsilon is the target."""
+        return make_promise(self.configuration, self.dataset.num_users)
+
+    def optimizer(self) -> ServerOptimizer:
+        """The server optimizer."""
+        server = self.configuration.server
+        if server.optimizer == "adam":
+            return ServerAdam(
+                learning_rate=server.learning_rate,
+                beta1=server.momentum,
+                beta2=server.beta2,
+            )
+        return ServerSGD(learning_rate=server.learning_rate, momentum=server.momentum)
+
+
+def layered(
+    dataset: str | None,
+    model: str | None,
+    named_recipe: str | None,
+    *overrides: Mapping[str, Mapping[str, Any]],
+) -> Configuration:
+    """Resolve a configuration from names and overrides.
+
+    The recipe of the data set is the base; a system's own recipe comes on top of it, a
+    named recipe on top of that, then the overrides in order.
+
+    Raises:
+        UserError: for unknown recipes, sections or keys, or values out of range.
+    """
+    layers: list[Mapping[str, Mapping[str, Any]]] = []
+    asked = _system_name(model) if model else ""
+    if dataset is None and asked:
+        dataset = registry.get(asked).default_dataset
+    base = (dataset or "").partition(":")[0]
+    for name in dict.fromkeys([base if base in recipe_names() else "own-data", asked]):
+        if name in recipe_names():
+            layers.append(recipe(name))
+    if named_recipe:
+        layers.append(recipe(named_recipe))
+    if dataset:
+        layers.append({"data": {"name": dataset}})
+    if model:
+        layers.append({"model": {"name": model}})
+    return resolve(*layers, *overrides)
+
+
+def assemble(configuration: Configuration) -> Assembly:
+    """Open the data and build the system's stages.
+
+    Raises:
+        UserError, NotAvailable: as data set and system do.
+    """
+    data, model = configuration.data, configuration.model
+    dataset = datasets.load(
+        data.name,
+        root=Path(data.root),
+        users=data.users,
+        seed=data.seed,
+        require_real=data.require_real,
+        image_size=data.image_size,
+        skip_bad=data.skip_bad,
+        user_column=data.user_column,
+        label_column=data.label_column,
+        image_column=data.image_column,
+        amplify=data.amplify,
+    )
+    system = registry.get(model.name)
+    shape = next(iter(dataset.held_out().fields.values())).shape[1:]
+    options = TaskOptions(
+        head=model.head,
+        label_space=model.label_space,
+        embedding_dim=model.embedding_dim,
+        trainable=model.trainable,
+    )
+    stages = system.build(
+        image_shape=tuple(int(n) for n in shape),
+        num_classes=dataset.num_classes,
+        options=options,
+    )
+    if configuration.run.baseline == "dp-fedavg":
+        stages = tuple(replace(s, task=AggregatedHeadTask(s.task)) for s in stages)
+    return Assembly(configuration, dataset, system, stages)
+
+
+def make_promise(configuration: Configuration, num_users: int) -> Promise:
+    """The plan for a population of `num_users`, and the claim made of it.
+
+    With a larger `privacy.population` the claim is extrapolated: cohort and noise are
+    both larger by the same factor there, which leaves the noise on the mean as it is.
+
+    Raises:
+        UserError: if the numbers do not fit together.
+    """
+    privacy, run = configuration.privacy, configuration.run
+    population = privacy.population or num_users
+    if population < num_users:
+        raise UserError(
+            f"population={population} is smaller than the {num_users} users of the data; "
+            "leave it out, or use data with fewer users."
+        )
+    factor = population / num_users
+    claimed_sampler = SAMPLERS[privacy.sampler](
+        population=population,
+        users_per_round=privacy.users_per_round * factor,
+        users_per_virtual_client=privacy.users_per_virtual_client,
+    )
+    delta = privacy.delta if privacy.delta is not None else default_delta(population)
+    if privacy.noise_multiplier is not None:
+        claimed = claimed_sampler.mechanism(privacy.noise_multiplier * factor)
+    else:
+        claimed = calibrate_noise_multiplier(
+            claimed_sampler.mechanism(1.0),
+            rounds=run.rounds,
+            target_epsilon=privacy.epsilon or 0.0,
+            delta=delta,
+            accountant=privacy.accountant,
+        )
+    plan = PrivacyPlan(
+        sampler=replace(
+            claimed_sampler,
+            population=num_users,
+            users_per_round=privacy.users_per_round,
+        ),
+        rounds=run.rounds,
+        clip_norm=privacy.clip_norm,
+        noise_multiplier=claimed.noise_multiplier / factor,
+        delta=delta if factor == 1 else default_delta(num_users),
+        adaptive_clipping=AdaptiveClipping() if privacy.adaptive_clipping else None,
+    )
+    return Promise(plan, claimed, delta, privacy.epsilon)
+
+
+def make_backbone(
+    assembly: Assembly, stage: int, earlier: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """The backbone at the start of a stage, ready to be trained.
+
+    Its initial values are drawn from a public seed. `earlier` (the state of the previous
+    stage or of a pre-trained backbone) replaces those of the same name and shape.
+
+    Raises:
+        UserError: if the backbone uses batch statistics, or `earlier` fits nowhere.
+    """
+    seed = assembly.configuration.run.seed or 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = assembly.stages[stage].task.make_backbone()
+    own = backbone.state_dict()
+    fitting = {
+        name: value
+        for name, value in (earlier or {}).items()
+        if name in own and own[name].shape == value.shape
+    }
+    if earlier and not fitting:
+        raise UserError(
+            "the pre-trained backbone shares no parameter with "
+            f"{assembly.configuration.model.name}: it has {', '.join(list(earlier)[:5])}, "
+            "...; choose the model and embedding_dim it was trained with."
+        )
+    backbone.load_state_dict(fitting, strict=False)
+    refuse_batch_statistics(backbone)
+    return backbone
+
+
+def device(configuration: Configuration) -> torch.device:
+    """Where to compute."""
+    name = configuration.run.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"run.device={name!r} is not a device of this machine.") from error
+
+
+def inline_runner(
+    assembly: Assembly,
+    stage: int,
+    backbone: nn.Module,
+    key: RootKey,
+    engine: EngineChoice,
+) -> InlineRunner:
+    """A runner in this process. It never sees the key of the noise."""
+    return InlineRunner(
+        task=assembly.stages[stage].task,
+        dataset=assembly.dataset,
+        backbone=backbone,
+        layout=assembly.layout(stage, backbone),
+        recipe=assembly.configuration.local,
+        key=RootKey(key.derive("clients", stage), key.seeded),
+        engine=engine,
+        device=device(assembly.configuration),
+    )
+
+
+def configuration_from_toml(text: str) -> Configuration:
+    """The inverse of `Configuration.to_toml`."""
+    layer = tomllib.loads(text)
+    privacy = layer.setdefault("privacy", {})
+    privacy.setdefault("epsilon", None)
+    privacy.setdefault("noise_multiplier", None)
+    return resolve(layer)
+
+
+def _system_name(model: str) -> str:
+    return model if ".py:" in model else model.partition(":")[0]

@@ -1,0 +1,116 @@
+"""What a finished run leaves behind: backbone, report.json and report.html."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors.torch import save
+from torch import nn
+
+from accounting import PrivacyStatement
+from fedemb.checkpoint import write_atomically
+from fedemb.noise_forecast import NoiseForecast
+from fedemb.runner import EngineChoice
+from simulations.assembly import Assembly
+from simulations.folder import RunFolder
+from simulations.training import Progress
+
+NOT_METRICS = ("round", "stage", "update_norm", "expected_noise_norm", "clip_norm")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The results of a run."""
+
+    statement: PrivacyStatement
+    forecast: NoiseForecast
+    progress: Progress
+    spent: float
+    engine: EngineChoice
+    peak_memory: int
+    non_private: dict[str, float] | None = None
+
+
+def write_outcome(
+    folder: RunFolder,
+    assembly: Assembly,
+    initial: nn.Module,
+    trained: nn.Module,
+    outcome: Outcome,
+) -> dict[str, Any]:
+    """Write backbone, `report.json` and `report.html`; returns the former's content."""
+    write_atomically(folder.backbone, backbone_file(assembly, trained, outcome.statement))
+    report = report_content(assembly, outcome)
+    folder.write_json("report.json", report)
+    from simulations.pictures import write_html
+
+    write_html(folder, assembly, initial, trained, outcome, report)
+    return report
+
+
+def backbone_file(
+    assembly: Assembly, backbone: nn.Module, statement: PrivacyStatement
+) -> bytes:
+    """The backbone as safetensors, with the privacy statement in its metadata."""
+    state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
+    metadata = {
+        "format": "pt",
+        "model": assembly.configuration.model.name,
+        "configuration": assembly.configuration.to_toml(),
+        "privacy_statement": statement.dumps(),
+    }
+    content: bytes = save(state, metadata)
+    return content
+
+
+def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
+    """The content of `report.json`."""
+    run, dataset = assembly.configuration.run, assembly.dataset
+    progress = outcome.progress
+    seconds = progress.seconds
+    metrics: dict[str, Any] = {
+        "initial": only_metrics(progress.rows[0]),
+        "final": only_metrics(progress.rows[-1]),
+    }
+    if outcome.non_private is not None:
+        metrics["non_private"] = only_metrics(outcome.non_private)
+    examples = progress.diagnostics.examples
+    spent = outcome.spent
+    return {
+        "dataset": {
+            "name": dataset.provenance.name,
+            "source": dataset.provenance.source.value,
+            "num_users": dataset.num_users,
+            "num_classes": dataset.num_classes,
+            "notices": list(dataset.provenance.notices),
+        },
+        "model": assembly.configuration.model.name,
+        "baseline": run.baseline,
+        "privacy": outcome.statement.claimed.to_dict()
+        | {
+            "target_epsilon": outcome.statement.target_epsilon,
+            "epsilon_spent": spent if math.isfinite(spent) else None,
+            "extrapolated": outcome.statement.extrapolated,
+            "seeded": outcome.statement.seeded,
+            "relative_noise": outcome.forecast.relative_noise,
+        },
+        "rounds_completed": progress.rounds,
+        "stopped_early": progress.exhausted,
+        "metrics": metrics,
+        "performance": {
+            "seconds": seconds,
+            "seconds_per_round": seconds / max(progress.rounds, 1),
+            "examples_per_second": examples / seconds if seconds else 0.0,
+            "peak_memory_bytes": outcome.peak_memory,
+            "engine": outcome.engine.name,
+            "chunk": outcome.engine.chunk,
+            "threads": outcome.engine.threads,
+            "runner": run.runner,
+            "workers": run.workers or 1,
+        },
+    }
+
+
+def only_metrics(row: dict[str, float]) -> dict[str, float]:
+    """A row of `metrics.csv` without its bookkeeping."""
+    return {k: v for k, v in row.items() if k not in NOT_METRICS}

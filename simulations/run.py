@@ -1,0 +1,299 @@
+"""A whole run: promise, train, evaluate, report. What `fedemb simulate` does."""
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from accounting import PrivacyLedger, PrivacyStatement, epsilon
+from fedemb.errors import UserError
+from fedemb.noise_forecast import NoiseForecast, noise_forecast
+from fedemb.randomness import RootKey
+from fedemb.runner import EngineChoice
+from simulations.assembly import (
+    Assembly,
+    Promise,
+    assemble,
+    configuration_from_toml,
+    make_backbone,
+)
+from simulations.config import Configuration
+from simulations.folder import RunFolder, environment
+from simulations.listener import Listener
+from simulations.outcome import Outcome, write_outcome
+from simulations.training import (
+    Progress,
+    Trainer,
+    evaluate,
+    load_pretrained,
+    peak_memory,
+    pick_engine,
+)
+
+CURVE_DELTAS = (1e-5, 1e-6, 1e-7, 1e-8)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to train: all that is decided before any budget is spent."""
+
+    folder: RunFolder
+    assembly: Assembly
+    promise: Promise
+    statement: PrivacyStatement
+    forecast: NoiseForecast
+    key: RootKey
+    engine: EngineChoice
+    run_id: str
+
+
+def simulate(
+    configuration: Configuration, out: Path, listener: Listener
+) -> dict[str, Any]:
+    """Run a configuration into a new folder; returns the content of `report.json`.
+
+    Raises:
+        UserError, NotAvailable: before anything is spent.
+        BudgetExhausted: if the ledger cannot pay for the first round.
+    """
+    assembly = assemble(configuration)
+    for text in assembly.dataset.provenance.notices:
+        listener.notice(text)
+    promise = assembly.promise()
+    _refuse_unpaid_comparison(configuration)
+    folder = RunFolder.create(out)
+    folder.write_text("config.toml", configuration.to_toml())
+    seed = configuration.run.seed
+    key = RootKey.from_system() if seed is None else RootKey.from_seed(seed)
+    folder.keep_key(key)
+    engine = pick_engine(assembly, key, listener)
+    run_id = f"{out.resolve().name}-{secrets.token_hex(4)}"
+    facts = {"run_id": run_id, "engine": vars(engine)}
+    folder.write_text("checkpoints/run.json", json.dumps(facts) + "\n")
+    return _train(_prepare(folder, assembly, promise, key, engine, run_id), listener)
+
+
+def resume(path: Path, listener: Listener) -> dict[str, Any]:
+    """Continue an interrupted run; returns the content of `report.json`.
+
+    Raises:
+        UserError: if the folder is no run, or the run is complete.
+    """
+    folder = RunFolder.open(path)
+    key = folder.key()
+    configuration = configuration_from_toml((path / "config.toml").read_text())
+    assembly = assemble(configuration)
+    for text in assembly.dataset.provenance.notices:
+        listener.notice(text)
+    known = path / "checkpoints" / "run.json"
+    if known.exists():
+        facts = folder.read_json("checkpoints/run.json")
+        engine, run_id = EngineChoice(**facts["engine"]), str(facts["run_id"])
+    else:  # killed before the first round
+        engine = pick_engine(assembly, key, listener)
+        run_id = f"{path.resolve().name}-{secrets.token_hex(4)}"
+        content = json.dumps({"run_id": run_id, "engine": vars(engine)}) + "\n"
+        folder.write_text("checkpoints/run.json", content)
+    promise = assembly.promise()
+    return _train(_prepare(folder, assembly, promise, key, engine, run_id), listener)
+
+
+def _prepare(
+    folder: RunFolder,
+    assembly: Assembly,
+    promise: Promise,
+    key: RootKey,
+    engine: EngineChoice,
+    run_id: str,
+) -> Prepared:
+    layout = assembly.layout(0, make_backbone(assembly, 0))
+    plan = promise.plan
+    forecast = noise_forecast(
+        trained_parameters=layout.size,
+        clip_norm=plan.clip_norm,
+        noise_multiplier=plan.value_noise_multiplier,
+        expected_virtual_clients=plan.expected_clients,
+    )
+    statement = make_statement(assembly, promise, layout.size, key)
+    folder.write_text("privacy_statement.json", statement.dumps())
+    folder.write_text("privacy_statement.txt", statement.to_text() + "\n")
+    folder.write_json("environment.json", environment())
+    return Prepared(
+        folder, assembly, promise, statement, forecast, key, engine, run_id
+    )
+
+
+def make_statement(
+    assembly: Assembly, promise: Promise, trained_parameters: int, key: RootKey
+) -> PrivacyStatement:
+    """The privacy statement of a run, known before it begins."""
+    configuration = assembly.configuration
+    accountant = configuration.privacy.accountant
+    plan, rounds = promise.plan, configuration.run.rounds
+
+    def claim(delta: float) -> Any:
+        return epsilon(
+            promise.claimed, rounds=rounds, delta=delta, accountant=accountant
+        )
+
+    provenance = assembly.dataset.provenance
+    not_private = [
+        "evaluation metrics and pictures, computed on held-out examples that are "
+        "treated as public",
+        "run times, and the operator's diagnostics of raw norms",
+    ]
+    if configuration.run.compare_non_private:
+        not_private.append("the comparison run without noise, and its metrics")
+    public = []
+    if configuration.model.pretrained != "none":
+        public.append(f"initial weights from {configuration.model.pretrained}")
+    return PrivacyStatement(
+        claimed=claim(promise.delta),
+        clip_norm=plan.clip_norm,
+        curve=tuple((d, claim(d).epsilon) for d in CURVE_DELTAS),
+        target_epsilon=promise.target_epsilon,
+        really_run=plan.spent(accountant=accountant) if promise.extrapolated else None,
+        population_id=f"{provenance.name} {provenance.checksum}".strip(),
+        data_source=provenance.source.value,
+        adaptive_clipping=configuration.privacy.adaptive_clipping,
+        trained_parameters=trained_parameters,
+        seeded=key.seeded,
+        public_inputs=tuple(public),
+        tuned=(
+            "hyper-parameters come from a recipe or the command line; if they were "
+            "chosen by runs on these users, those runs must be in the same ledger",
+        ),
+        not_private=tuple(not_private),
+        software=environment(),
+    )
+
+
+def _train(prepared: Prepared, listener: Listener) -> dict[str, Any]:
+    assembly, folder = prepared.assembly, prepared.folder
+    _announce(prepared, listener)
+    pretrained = load_pretrained(assembly.configuration.model.pretrained)
+    backbone = make_backbone(assembly, 0, pretrained)
+    progress = Progress(rows=folder.read_metrics())
+    if not progress.rows:
+        progress.rows.append({"round": 0.0, "stage": 0.0} | evaluate(assembly, 0, backbone))
+        folder.write_metrics(progress.rows)
+    listener.evaluation(progress.rows[0])
+    ledger = open_ledger(prepared)
+    try:
+        trained = Trainer(
+            assembly,
+            prepared.promise.plan,
+            prepared.key,
+            prepared.engine,
+            listener,
+            folder,
+            ledger,
+            prepared.run_id,
+            pretrained,
+        ).run(progress)
+        spent = ledger.spent(run_id=prepared.run_id)
+    finally:
+        ledger.close()
+    non_private = None
+    if assembly.configuration.run.compare_non_private:
+        non_private = _without_noise(prepared, listener, pretrained)
+    outcome = Outcome(
+        prepared.statement,
+        prepared.forecast,
+        progress,
+        spent,
+        prepared.engine,
+        peak_memory(),
+        non_private,
+    )
+    report = write_outcome(folder, assembly, backbone, trained, outcome)
+    folder.forget_key()
+    return report
+
+
+def _without_noise(
+    prepared: Prepared, listener: Listener, pretrained: Any
+) -> dict[str, float]:
+    """The metrics of the same run at z = 0: same cohorts, same clipping, no noise."""
+    from dataclasses import replace
+
+    listener.notice("The comparison run without noise has no privacy; it is not released.")
+    progress = Progress(rows=[])
+    Trainer(
+        prepared.assembly,
+        replace(prepared.promise.plan, noise_multiplier=0.0),
+        prepared.key,
+        prepared.engine,
+        listener,
+        pretrained=pretrained,
+    ).run(progress)
+    return progress.rows[-1]
+
+
+def open_ledger(prepared: Prepared) -> PrivacyLedger:
+    """The shared ledger that was asked for, or the run's own."""
+    configuration = prepared.assembly.configuration
+    provenance = prepared.assembly.dataset.provenance
+    plan, shared = prepared.promise.plan, configuration.run.ledger
+    own_budget = None
+    if prepared.promise.target_epsilon is not None and not prepared.promise.extrapolated:
+        own_budget = prepared.promise.target_epsilon
+    return PrivacyLedger.open_or_create(
+        Path(shared) if shared else prepared.folder.ledger,
+        population_id=f"{provenance.name} {provenance.checksum}".strip(),
+        population=plan.mechanism.population,
+        budget_epsilon=configuration.run.budget if shared else own_budget,
+        delta=plan.delta,
+    )
+
+
+def _refuse_unpaid_comparison(configuration: Configuration) -> None:
+    run = configuration.run
+    if run.ledger and run.compare_non_private:
+        raise UserError(
+            "--compare-non-private would use the population of a shared --ledger without "
+            "paying; leave out one of the two."
+        )
+
+
+def _announce(prepared: Prepared, listener: Listener) -> None:
+    """Say what is about to be spent, and what the noise will do, before spending."""
+    claimed = prepared.statement.claimed
+    mechanism, plan = claimed.mechanism, prepared.promise.plan
+    provenance = prepared.assembly.dataset.provenance
+    listener.fact("data", f"{provenance.description} [{provenance.source.value}]")
+    listener.fact("unit, adjacency", f"{mechanism.unit}, {mechanism.adjacency}")
+    listener.fact(
+        "sampling",
+        f"{mechanism.sampler}, q = {mechanism.sampling_probability:.4g}: "
+        f"{mechanism.users_per_round:,.6g} of {mechanism.population:,} users a round, "
+        f"{mechanism.users_per_virtual_client} per virtual client",
+    )
+    listener.fact(
+        "privacy",
+        f"epsilon = {claimed.epsilon:.4g} at delta = {claimed.delta:.3g} after "
+        f"{claimed.rounds} rounds (noise multiplier {mechanism.noise_multiplier:.4g}, "
+        f"RDP bound {claimed.epsilon_rdp:.4g})",
+    )
+    if prepared.promise.extrapolated:
+        listener.notice(
+            f"Epsilon is EXTRAPOLATED to a population of {mechanism.population:,}; this "
+            f"run over {plan.mechanism.population:,} users costs epsilon = "
+            f"{plan.spent().epsilon:.4g}."
+        )
+    forecast = prepared.forecast
+    listener.fact(
+        "noise",
+        f"{forecast.relative_noise:.3g} x the clip norm on the averaged update of "
+        f"{forecast.trained_parameters:,} parameters",
+    )
+    if forecast.warns:
+        listener.notice(forecast.advice)
+
+
+def evaluated(backbone: nn.Module, assembly: Assembly) -> dict[str, float]:
+    """Metrics of a trained backbone on the assembly's held-out examples."""
+    return evaluate(assembly, len(assembly.stages) - 1, backbone)

@@ -1,0 +1,244 @@
+"""Training the stages of a run: pay, train, evaluate, save, in that order every round."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from accounting import BudgetExhausted, PrivacyLedger
+from fedemb.budget import LedgerBudget, Unaccounted
+from fedemb.checkpoint import Checkpointer, read_state
+from fedemb.clipping import Diagnostics
+from fedemb.parameters import FlatLayout
+from fedemb.plan import PrivacyPlan
+from fedemb.randomness import RootKey
+from fedemb.round import ClientRunner, RoundReport
+from fedemb.runner import EngineChoice
+from fedemb.server import ServerState
+from fedemb.train import train
+from fedemb.tuning import choose_engine
+from simulations.assembly import Assembly, device, inline_runner, make_backbone
+from simulations.folder import RunFolder, environment
+from simulations.listener import Listener
+from simulations.runners import with_runner
+
+TYPICAL_ROWS = 16  # of one user, for the self-measurement on public rows
+
+
+@dataclass
+class Progress:
+    """What a run has done so far, over all stages; grows as it trains."""
+
+    rows: list[dict[str, float]]
+    rounds: int = 0
+    seconds: float = 0.0
+    diagnostics: Diagnostics = Diagnostics()
+    exhausted: str = ""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains all stages of an assembly.
+
+    Attributes:
+        assembly: the parts.
+        plan: for all rounds of all stages.
+        key: root of all randomness.
+        engine: how virtual clients are computed.
+        listener: who watches.
+        folder: where checkpoints go; None keeps nothing (comparison runs).
+        ledger: who pays; None for runs without a promise.
+        run_id: names the run in the ledger.
+        pretrained: state of a public backbone to start from.
+    """
+
+    assembly: Assembly
+    plan: PrivacyPlan
+    key: RootKey
+    engine: EngineChoice
+    listener: Listener
+    folder: RunFolder | None = None
+    ledger: PrivacyLedger | None = None
+    run_id: str = ""
+    pretrained: Mapping[str, Tensor] | None = None
+
+    def run(self, progress: Progress) -> nn.Module:
+        """Train every stage from where it stands; returns the backbone."""
+        backbone = make_backbone(self.assembly, 0, self.pretrained)
+        for stage, rounds in enumerate(self.assembly.rounds()):
+            if stage:
+                backbone = make_backbone(self.assembly, stage, backbone.state_dict())
+            if rounds and not progress.exhausted:
+                self._stage(stage, rounds, backbone, progress)
+        return backbone
+
+    def _stage(
+        self, stage: int, rounds: int, backbone: nn.Module, progress: Progress
+    ) -> None:
+        layout = self.assembly.layout(stage, backbone)
+        optimizer = self.assembly.optimizer()
+        theta = layout.flatten(dict(backbone.named_parameters()))
+        state = ServerState(0, theta, optimizer.init(theta), self.plan.clip_norm)
+        saved = self.folder.state(stage) if self.folder else None
+        if saved is not None and saved.exists():
+            state, _ = read_state(saved)
+            layout.load(backbone, state.backbone)
+        name = self.assembly.stages[stage].name
+        self.listener.begin(name, rounds, state.round_index)
+        progress.rounds += state.round_index
+        if state.round_index >= rounds:
+            return
+        saver = Checkpointer(saved) if saved is not None else None
+        budget = self._budget(name, rounds)
+        watch = _Watch(self, stage, rounds, backbone, layout, progress)
+
+        def go(runner: ClientRunner) -> ServerState:
+            return train(
+                state,
+                replace(self.plan, rounds=rounds),
+                runner,
+                optimizer,
+                RootKey(self.key.derive("stage", stage), self.key.seeded),
+                budget,
+                save=saver or _commit_at_once,
+                after_round=watch.after_round,
+            )
+
+        try:
+            last = with_runner(self.assembly, stage, backbone, self.key, self.engine, go)
+            layout.load(backbone, last.backbone)
+        except BudgetExhausted as error:
+            progress.exhausted = str(error)
+        finally:
+            if saver is not None:
+                saver.close()
+
+    def _budget(self, stage: str, rounds: int) -> LedgerBudget | Unaccounted:
+        if self.ledger is None:
+            return Unaccounted()
+        return LedgerBudget(
+            self.ledger,
+            self.plan.mechanism,
+            self.run_id,
+            stage=stage,
+            fingerprint=self._fingerprint(),
+            planned=rounds,
+        )
+
+    def _fingerprint(self) -> str:
+        """Equal only where an interrupted round would be repeated bit for bit."""
+        configuration = self.assembly.configuration
+        if configuration.run.runner == "flower" or device(configuration).type != "cpu":
+            return ""  # late workers and GPU kernels do not repeat bit for bit
+        facts = {
+            "key": hashlib.sha256(self.key.secret).hexdigest(),
+            "configuration": configuration.to_toml(),
+            "data": self.assembly.dataset.provenance.checksum,
+            "engine": asdict(self.engine),
+            "environment": environment(),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class _Watch:
+    """Evaluates and reports after rounds of one stage."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        stage: int,
+        rounds: int,
+        backbone: nn.Module,
+        layout: FlatLayout,
+        progress: Progress,
+    ) -> None:
+        self._trainer, self._stage, self._rounds = trainer, stage, rounds
+        self._backbone, self._layout, self._progress = backbone, layout, progress
+        self._started = time.perf_counter()
+
+    def after_round(self, state: ServerState, report: RoundReport) -> None:
+        seconds = time.perf_counter() - self._started
+        progress, trainer = self._progress, self._trainer
+        progress.rounds += 1
+        progress.seconds += seconds
+        progress.diagnostics += report.diagnostics
+        name = trainer.assembly.stages[self._stage].name
+        trainer.listener.round(name, report, seconds)
+        self._layout.load(self._backbone, state.backbone)
+        every = trainer.assembly.configuration.run.evaluate_every
+        last = state.round_index == self._rounds
+        if last or (every and state.round_index % every == 0):
+            row = {
+                "round": float(progress.rounds),
+                "stage": float(self._stage),
+                "update_norm": report.update_norm,
+                "expected_noise_norm": report.expected_noise_norm,
+                "clip_norm": report.clip_norm,
+            } | evaluate(trainer.assembly, self._stage, self._backbone)
+            progress.rows.append(row)
+            if trainer.folder is not None:
+                trainer.folder.write_metrics(progress.rows)
+            trainer.listener.evaluation(row)
+        self._started = time.perf_counter()
+
+
+def evaluate(assembly: Assembly, stage: int, backbone: nn.Module) -> dict[str, float]:
+    """Metrics of a backbone on the held-out (public) examples."""
+    task = assembly.stages[stage].task
+    backbone = backbone.to(device(assembly.configuration))
+    return task.evaluate(backbone.eval(), assembly.dataset.held_out())
+
+
+def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineChoice:
+    """Measure the engines on public rows and take the fastest; says so."""
+    backbone = make_backbone(assembly, 0)
+    runner = inline_runner(assembly, 0, backbone, key, EngineChoice())
+    theta = runner.layout.flatten(dict(backbone.named_parameters()))
+    rows = TYPICAL_ROWS * assembly.configuration.privacy.users_per_virtual_client
+    choice, measured = choose_engine(
+        runner, theta, rows, assembly.configuration.run.engine
+    )
+    rates = ", ".join(
+        f"{m.choice.name}/{m.choice.chunk}: {m.clients_per_second:,.0f}" for m in measured
+    )
+    listener.fact(
+        "engine",
+        f"{choice.name}, {choice.chunk} virtual clients at a time, {choice.threads} "
+        f"threads (virtual clients/s measured on public rows: {rates})",
+    )
+    return choice
+
+
+def load_pretrained(name: str) -> Mapping[str, Tensor] | None:
+    """The state of a public backbone: a safetensors file or a run folder."""
+    if name == "none":
+        return None
+    from safetensors.torch import load_file
+
+    from fedemb.errors import UserError
+
+    path = Path(name)
+    path = path / "backbone.safetensors" if path.is_dir() else path
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise UserError(
+            f"pretrained={name!r} cannot be read: {error}; give a backbone.safetensors "
+            "or a run folder."
+        ) from error
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _commit_at_once(state: ServerState, commit: Callable[[], None]) -> None:
+    del state
+    commit()
