@@ -100,8 +100,8 @@ def refuse_batch_statistics(module: nn.Module) -> None:
             raise UserError(
                 f"layer {name!r} is {type(layer).__name__} with live statistics: it "
                 "mixes the rows of a batch, or keeps statistics of user data in "
-                "buffers that no noise protects. Use GroupNorm, or freeze its statistics "
-                "with .eval()."
+                "buffers that no noise protects. Use GroupNorm, or freeze its "
+                "statistics with .eval()."
             )
 
 

@@ -91,8 +91,8 @@ def describe(name: str) -> dict[str, Any]:
         name: as for `get`; with a configuration only that one is counted.
 
     Returns:
-        The keys `name`, `paper`, `user`, `stages` and `configurations`: names,
-        each with `backbone_parameters`, `head_parameters`, `total_parameters` and `note`.
+        The keys `name`, `paper`, `user`, `stages` and `configurations`. The last maps
+        names to `backbone_parameters`, `head_parameters`, `total_parameters`, `note`.
 
     Raises:
         NotAvailable: as `get` does.

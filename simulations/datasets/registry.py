@@ -90,6 +90,12 @@ def _cards() -> tuple[DatasetCard, ...]:
             module="synthetic",
             options=frozenset({"users", "image_size"}),
         ),
+        DatasetCard(
+            name="openclipart",
+            description="shipped sample: public-domain drawings; artist = user",
+            module="openclipart",
+            options=frozenset({"image_size"}),
+        ),
     )
 
 

@@ -1,10 +1,15 @@
 """Procedural characters with a per-user hand: any number of users, rendered on demand.
 
-A class is a handful of random strokes, shared by everybody. A user writes a few classes,
-each a few times, with a style of her own (slant, rotation, size, offset, pen width) and
-a little wobble per drawing. Everything is a hash of (seed, user, drawing), so a million
+A class is a handful of random strokes, shared by everybody. A user writes a few
+classes, each a few times, with a hand of her own (slant, rotation, size, offset, pen)
+and a wobble per drawing. Everything is a hash of (seed, user, drawing), so a million
 users cost nothing until they are drawn, and a user's drawings never depend on who else
 is asked for.
+
+Rendering reads, for every pixel, the distance to the nearest stroke from a table made
+once per class, at a place that the hand and the wobble displace; ink is where that
+distance is below the width of the pen. That is one small matrix product and one gather
+per image.
 """
 
 import hashlib
@@ -16,7 +21,8 @@ from numpy.typing import NDArray
 
 from fedemb.data import Examples, Provenance, Source
 from fedemb.errors import UserError
-from fedemb.permutation import mix64
+from simulations.datasets.counters import integers, mix_seed, signed
+from simulations.datasets.registry import LoadOptions
 
 SIDE = 28
 TRAIN_CLASSES = 401  # prime: any stride visits distinct classes
@@ -26,16 +32,36 @@ _WOBBLES = 256  # bank of smooth displacement fields
 _BLOCK = 256  # images rendered at a time: the working set stays in cache
 _HELD_OUT_USERS = np.uint64(1) << np.uint64(62)  # no training user is numbered so high
 
+# How far a user's hand, and each of her drawings, depart from the printed character.
+_HAND = {"angle": 0.2, "slant": 0.25, "size": 0.12, "shift": 1.0, "pen": 0.5}
+_DRAWING = {"angle": 0.25, "slant": 0.25, "size": 0.15, "shift": 2.0, "pen": 0.2}
+_PEN = 2.4  # half the width of a stroke, in field pixels
+
+
+def load(options: LoadOptions) -> "SyntheticCharacters":
+    """The data set for `--dataset synthetic`; 10,000 users unless told otherwise."""
+    return SyntheticCharacters(
+        options.users or 10_000,
+        seed=options.seed,
+        side=options.image_size or SIDE,
+    )
+
 
 @dataclass(frozen=True)
 class SyntheticCharacters:
-    """A `UserDataset` of 28 x 28 grey characters.
+    """A `UserDataset` of grey characters.
+
+    Fields: `image` uint8 `[n, side, side, 1]`, bright ink on black; `label` `[n]`.
 
     Attributes:
         num_users: number of training users.
         seed: of alphabet and hands.
         classes_per_user: different characters a user draws.
         drawings: how often she draws each.
+        side: of the images, in pixels.
+
+    Raises:
+        UserError: a number below 1, or more classes a user than there are.
 
     Example:
         >>> data = SyntheticCharacters(1_000_000)
@@ -44,14 +70,21 @@ class SyntheticCharacters:
         ((32, 28, 28, 1), [0, 16, 32])
     """
 
-    num_users: int = 10_000
+    num_users: int
     seed: int = 0
     classes_per_user: int = 8
     drawings: int = 2
+    side: int = SIDE
 
     def __post_init__(self) -> None:
-        if self.num_users < 1:
-            raise UserError(f"users={self.num_users} must be at least 1.")
+        for name in ("num_users", "classes_per_user", "drawings", "side"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.classes_per_user > TRAIN_CLASSES:
+            raise UserError(
+                f"classes_per_user={self.classes_per_user} exceeds the alphabet of "
+                f"{TRAIN_CLASSES} characters."
+            )
 
     @property
     def num_classes(self) -> int:
@@ -66,12 +99,15 @@ class SyntheticCharacters:
     @cached_property
     def provenance(self) -> Provenance:
         """The source record; the checksum names the generator's parameters."""
-        facts = f"{self.seed} {self.num_users} {self.classes_per_user} {self.drawings}"
+        facts = (
+            f"synthetic-2 {self.seed} {self.num_users} {self.classes_per_user} "
+            f"{self.drawings} {self.side}"
+        )
         return Provenance(
             name="synthetic",
             source=Source.SYNTHETIC,
             licence="CC0-1.0",
-            checksum=hashlib.sha256(f"synthetic-1 {facts}".encode()).hexdigest()[:16],
+            checksum=hashlib.sha256(facts.encode()).hexdigest()[:16],
             description=(
                 f"procedural characters by {self.num_users:,} users, "
                 f"{self.classes_per_user} characters x {self.drawings} drawings each"
@@ -86,13 +122,13 @@ class SyntheticCharacters:
         """The drawings of `users`, one group per user."""
         each = self.classes_per_user * self.drawings
         names = np.asarray(users, dtype=np.uint64)
-        start = _integers(self._hash(names, 1), TRAIN_CLASSES)
-        stride = 1 + _integers(self._hash(names, 2), TRAIN_CLASSES - 1)
+        start = integers(self._hash(names, 1), TRAIN_CLASSES)
+        stride = 1 + integers(self._hash(names, 2), TRAIN_CLASSES - 1)
         steps = np.arange(each) // self.drawings
-        labels = (start[:, None] + stride[:, None] * steps) % TRAIN_CLASSES
-        images = self._render(np.repeat(names, each), labels.reshape(-1), each)
+        labels = ((start[:, None] + stride[:, None] * steps) % TRAIN_CLASSES).ravel()
+        images = self._render(np.repeat(names, each), labels, each)
         offsets = np.arange(len(names) + 1, dtype=np.int64) * each
-        return Examples({"image": images, "label": labels.reshape(-1)}, offsets)
+        return Examples({"image": images, "label": labels}, offsets)
 
     def held_out(self) -> Examples:
         """20 drawings of each of 200 unseen characters, every one by another hand."""
@@ -108,56 +144,49 @@ class SyntheticCharacters:
 
     @cached_property
     def _wobbles(self) -> NDArray[np.float32]:
-        return _wobble_bank(self.seed)
+        return _wobble_bank(self.seed, self.side)
 
     def _hash(self, names: NDArray[np.uint64], purpose: int) -> NDArray[np.uint64]:
-        salt = np.uint64((self.seed * 1_000_003 + purpose) % 2**63)
-        return mix64(mix64(names ^ mix64(np.array([salt]))[0]) + np.uint64(purpose))
+        return mix_seed(names, self.seed, purpose)
 
     def _render(
         self, names: NDArray[np.uint64], labels: NDArray[np.int64], each: int
     ) -> NDArray[np.uint8]:
-        """Images uint8 `[n, 28, 28, 1]` of `labels` in the hands of `names`."""
-        drawing = np.arange(len(names), dtype=np.uint64) % np.uint64(each)
-        single = mix64(names) + drawing
-        style = [_uniform(self._hash(names, 10 + k)) for k in range(7)]
-        wobble = [_uniform(self._hash(single, 30 + k)) for k in range(7)]
-        transform = _transforms(style, wobble)
-        pen = 1.1 + 1.6 * style[6] + 0.4 * wobble[5]
-        bank = _integers(self._hash(single, 50), _WOBBLES)
-        out = np.empty((len(names), SIDE * SIDE), dtype=np.uint8)
+        """Images uint8 `[n, side, side, 1]` of `labels` in the hands of `names`."""
+        number = np.arange(len(names), dtype=np.uint64) % np.uint64(each)
+        drawing = self._hash(names, 3) + number
+        hand = [signed(self._hash(names, 10 + k)) for k in range(7)]
+        jitter = [signed(self._hash(drawing, 30 + k)) for k in range(7)]
+        transform = _transforms(hand, jitter, self.side)
+        pen = _PEN + _HAND["pen"] * hand[6] + _DRAWING["pen"] * jitter[6]
+        wobble = integers(self._hash(drawing, 50), _WOBBLES)
+        out = np.empty((len(names), self.side * self.side), dtype=np.uint8)
         for start in range(0, len(names), _BLOCK):
             part = slice(start, start + _BLOCK)
-            out[part] = _draw(
-                self._fields,
-                self._wobbles[bank[part]],
-                labels[part],
-                transform[part],
-                pen[part],
-            )
-        return out.reshape(-1, SIDE, SIDE, 1)
+            where = _places(transform[part], self._wobbles[wobble[part]], self.side)
+            out[part] = _ink(self._fields, where, labels[part], pen[part])
+        return out.reshape(-1, self.side, self.side, 1)
 
 
 def _transforms(
-    style: list[NDArray[np.float64]], wobble: list[NDArray[np.float64]]
+    hand: list[NDArray[np.float64]], jitter: list[NDArray[np.float64]], side: int
 ) -> NDArray[np.float32]:
-    """Pixel -> field coordinates, float32 `[n, 2, 3]`, by user style and wobble."""
-    centred = [2 * s - 1 for s in style]
-    jitter = [2 * w - 1 for w in wobble]
-    angle = 0.45 * centred[0] + 0.12 * jitter[0]
-    slant = 0.45 * centred[1] + 0.08 * jitter[1]
-    width = 1.0 + 0.28 * centred[2] + 0.06 * jitter[2]
-    height = 1.0 + 0.28 * centred[3] + 0.06 * jitter[3]
-    shift_x = 2.2 * centred[4] + 0.8 * jitter[4]
-    shift_y = 2.2 * centred[5] + 0.8 * jitter[6]
+    """Pixel (x, y, 1) -> field coordinates, float32 `[n, 2, 3]`."""
+
+    def both(name: str, index: int) -> NDArray[np.float64]:
+        return _HAND[name] * hand[index] + _DRAWING[name] * jitter[index]
+
+    angle, slant = both("angle", 0), both("slant", 1)
+    width, height = 1 + both("size", 2), 1 + both("size", 3)
+    shift_x, shift_y = both("shift", 4) * side / SIDE, both("shift", 5) * side / SIDE
     cos, sin = np.cos(angle), np.sin(angle)
-    zoom = _FIELD / SIDE
+    zoom = _FIELD / side
     matrix = np.empty((len(angle), 2, 3), dtype=np.float32)
     matrix[:, 0, 0] = zoom * (cos + slant * sin) / width
     matrix[:, 0, 1] = zoom * (slant * cos - sin) / width
     matrix[:, 1, 0] = zoom * sin / height
     matrix[:, 1, 1] = zoom * cos / height
-    centre = (SIDE - 1) / 2
+    centre = (side - 1) / 2
     for row in (0, 1):
         matrix[:, row, 2] = (
             (_FIELD - 1) / 2
@@ -167,28 +196,34 @@ def _transforms(
     return matrix
 
 
-def _draw(
-    fields: NDArray[np.float32],
-    wobble: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    transform: NDArray[np.float32],
-    pen: NDArray[np.float64],
-) -> NDArray[np.uint8]:
-    """Ink uint8 `[b, 784]`: bright where the distance to a stroke is below the pen."""
-    grid = np.mgrid[0:SIDE, 0:SIDE].reshape(2, -1).astype(np.float32)
-    rows = np.stack([grid[1], grid[0], np.ones_like(grid[0])])  # x, y, 1
-    where = transform @ rows  # [b, 2, 784]
+def _places(
+    transform: NDArray[np.float32], wobble: NDArray[np.float32], side: int
+) -> NDArray[np.int32]:
+    """Where in the field each pixel looks, int32 `[b, side * side]`."""
+    y, x = np.mgrid[0:side, 0:side].reshape(2, -1).astype(np.float32)
+    where = transform @ np.stack([x, y, np.ones_like(x)])  # [b, 2, side * side]
     where += wobble
     np.clip(where, 0, _FIELD - 1, out=where)
     where += 0.5
     cell = where.astype(np.int32)
-    flat = cell[:, 1] * _FIELD + cell[:, 0]
-    flat += (labels * _FIELD * _FIELD).astype(np.int32)[:, None]
-    ink = fields.reshape(-1)[flat]
-    np.subtract(pen.astype(np.float32)[:, None] + 0.5, ink, out=ink)
+    flat: NDArray[np.int32] = cell[:, 1] * np.int32(_FIELD)
+    flat += cell[:, 0]
+    return flat
+
+
+def _ink(
+    fields: NDArray[np.float32],
+    where: NDArray[np.int32],
+    labels: NDArray[np.int64],
+    pen: NDArray[np.float64],
+) -> NDArray[np.uint8]:
+    """Ink uint8 `[b, side * side]`: bright where a stroke is nearer than the pen."""
+    where += (labels * _FIELD * _FIELD).astype(np.int32)[:, None]
+    ink = fields.reshape(-1)[where]
+    np.subtract(pen.astype(np.float32)[:, None] + np.float32(0.5), ink, out=ink)
     ink *= 160.0
     np.clip(ink, 0, 255, out=ink)
-    return ink.astype(np.uint8)
+    return np.asarray(ink.astype(np.uint8))
 
 
 def _distance_fields(seed: int, classes: int) -> NDArray[np.float32]:
@@ -207,26 +242,20 @@ def _distance_fields(seed: int, classes: int) -> NDArray[np.float32]:
 
 
 def _stroke(draw: np.random.Generator) -> NDArray[np.int64]:
-    """Field cells along a random quadratic curve."""
+    """Field cells `[160, 2]` along a random quadratic curve."""
     ends = draw.uniform(0.18, 0.82, size=(3, 2)) * (_FIELD - 1)
+    while np.linalg.norm(ends[2] - ends[0]) < 0.35 * _FIELD:
+        ends = draw.uniform(0.14, 0.86, size=(3, 2)) * (_FIELD - 1)
     t = np.linspace(0, 1, 160)[:, None]
     curve = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t**2 * ends[2]
-    return np.rint(curve).astype(np.int64)
+    return np.asarray(np.rint(curve).astype(np.int64))
 
 
-def _wobble_bank(seed: int) -> NDArray[np.float32]:
-    """Smooth displacement fields, in field pixels, float32 `[256, 2, 784]`."""
+def _wobble_bank(seed: int, side: int) -> NDArray[np.float32]:
+    """Smooth displacement fields, in field pixels, float32 `[256, 2, side * side]`."""
     draw = np.random.default_rng([seed, 2])
-    position = np.mgrid[0:SIDE, 0:SIDE].reshape(2, -1) / SIDE
+    position = np.mgrid[0:side, 0:side].reshape(2, -1) / side
     frequency = draw.uniform(0.4, 1.3, size=(_WOBBLES, 2, 2))
     phase = draw.uniform(0, 2 * np.pi, size=(_WOBBLES, 2, 1))
     waves = np.sin(2 * np.pi * frequency @ position + phase)
-    return (2.2 * waves).astype(np.float32)
-
-
-def _uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    return (words >> np.uint64(11)) * 2.0**-53
-
-
-def _integers(words: NDArray[np.uint64], below: int) -> NDArray[np.int64]:
-    return (words % np.uint64(below)).astype(np.int64)
+    return np.asarray((2.2 * waves).astype(np.float32))

@@ -1,0 +1,163 @@
+"""The registry: instant to list, clear about what is missing, open to outsiders."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from fedemb.errors import NotAvailable, UserError
+from fedemb.stages import Stage
+from model_zoo import registry
+
+
+def test_listing_systems_and_reading_their_cards_imports_no_torch():
+    code = (
+        "import sys, model_zoo.registry as r\n"
+        "cards = [r.get(n) for n in r.names()]\n"
+        "print(len(cards), 'torch' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == [str(len(registry.names())), "False"]
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_descriptions_have_the_keys_that_others_rely_on(name):
+    described = registry.describe(name)
+    assert set(described) == {"name", "paper", "user", "stages", "configurations"}
+    assert described["name"] == name
+    assert "arXiv" in described["paper"]
+    for found in described["configurations"].values():
+        assert set(found) == {
+            "backbone_parameters",
+            "head_parameters",
+            "total_parameters",
+            "note",
+        }
+    json.dumps(described)
+
+
+def test_a_configuration_is_chosen_after_a_colon():
+    assert registry.get("lenet").default_configuration == "paper"
+    tiny = registry.get("lenet:tiny")
+    assert tiny.default_configuration == "tiny"
+    stage = tiny.build(image_shape=(28, 28, 1), num_classes=3)[0]
+    assert stage.task.embedding_dim == 32
+    assert set(registry.describe("lenet:tiny")["configurations"]) == {"tiny"}
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [("lenett", "lenet, "), ("lenet:huge", "paper, tiny"), ("no/file.py:X", "no file")],
+)
+def test_what_does_not_exist_is_answered_with_the_choices(name, choices):
+    with pytest.raises(NotAvailable, match=choices):
+        registry.get(name)
+
+
+@pytest.mark.parametrize("wrong", [{"embedding_dim": 0}, {"temperature": -1.0}])
+def test_options_out_of_range_are_refused(wrong):
+    with pytest.raises(UserError, match="must be positive"):
+        registry.TaskOptions(**wrong)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_stages_travel_to_other_processes(name):
+    system = registry.get(name)
+    stages = system.build(image_shape=(64, 64, 3), num_classes=3)
+    assert sum(stage.share_of_rounds for stage in stages) == 1
+    copies = pickle.loads(pickle.dumps(stages))
+    for copy, stage in zip(copies, stages, strict=True):
+        assert isinstance(copy, Stage)
+        assert copy.task.embedding_dim == stage.task.embedding_dim
+
+
+OUTSIDE = """
+from functools import partial
+
+from torch import nn
+
+from fedemb.identity import IdentityTask
+from fedemb.stages import Stage
+from model_zoo.system import Configuration, System, TaskOptions
+
+
+class Pooled(nn.Module):
+    def __init__(self, channels, dim):
+        super().__init__()
+        self.embedding = nn.Linear(channels, dim)
+
+    def forward(self, images):
+        return self.embedding(images.mean((2, 3)))
+
+
+def build(*, image_shape, num_classes, options):
+    dim = options.embedding_dim or 16
+    task = IdentityTask(
+        name="pooled",
+        backbone=partial(Pooled, image_shape[2], dim),
+        embedding_dim=dim,
+        num_classes=num_classes,
+        head=options.head or "class-means",
+    )
+    return (Stage("embedding", task, 1.0, options.trainable or "all"),)
+
+
+SYSTEM = System(
+    name="pooled",
+    paper="mine",
+    user="a person",
+    stages=("embedding",),
+    default_dataset="synthetic",
+    default_configuration="tiny",
+    configurations={
+        "tiny": Configuration(
+            note="a mean colour",
+            build=build,
+            image_shape=(8, 8, 3),
+            num_classes=10,
+            options=TaskOptions(head="linear"),
+        )
+    },
+)
+NUMBER = 3
+"""
+
+
+def test_a_system_in_a_scratch_file_needs_no_registration(tmp_path):
+    path = tmp_path / "pooled.py"
+    path.write_text(OUTSIDE)
+    found = registry.describe(f"{path}:SYSTEM")["configurations"]["tiny"]
+    assert found["backbone_parameters"] == 3 * 16 + 16
+    assert found["head_parameters"] == 16 * 10
+    assert registry.get(f"{path}:SYSTEM:tiny").name == "pooled"
+    with pytest.raises(NotAvailable, match="SYSTEM"):
+        registry.get(f"{path}:OTHER")
+    with pytest.raises(UserError, match="is a int"):
+        registry.get(f"{path}:NUMBER")
+
+
+def test_a_broken_scratch_file_is_the_user_s_error(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("import nothing_of_this_name\n")
+    for _ in range(2):
+        with pytest.raises(UserError, match="nothing_of_this_name"):
+            registry.get(f"{path}:SYSTEM")
+
+
+def test_an_installed_package_can_bring_a_system(tmp_path, monkeypatch):
+    (tmp_path / "pooled_package.py").write_text(OUTSIDE)
+    info = tmp_path / "pooled_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: pooled\nVersion: 1.0\n"
+    )
+    (info / "entry_points.txt").write_text(
+        "[fedemb.systems]\npooled = pooled_package:SYSTEM\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "pooled" in registry.names()
+    assert registry.get("pooled").user == "a person"
