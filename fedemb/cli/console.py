@@ -1,0 +1,85 @@
+"""What a person sees: facts on standard error, progress bars on a terminal only."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from fedemb.round import RoundReport
+
+_SHOWN = ("recall_at_1", "recall_at_far_1e-3", "recall_at_far_1e-1", "roc_auc")
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(content, indent=2, allow_nan=False))
+
+
+class ConsoleListener:
+    """Draws a run on standard error; standard output stays free for `--json`."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task: TaskID | None = None
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> "ConsoleListener":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def notice(self, text: str) -> None:
+        """Something a person must not miss."""
+        self._console.print("NOTICE ", style="bold yellow", end="")
+        self._console.print(text, style="yellow", markup=False)
+
+    def fact(self, name: str, value: str) -> None:
+        """A line of what is about to happen."""
+        self._console.print(f"{name:>16}  ", style="bold", end="")
+        self._console.print(value, markup=False)
+
+    def begin(self, stage: str, rounds: int, done: int) -> None:
+        """A bar for the rounds of a stage."""
+        note = f"resuming after round {done}" if done else ""
+        self._task = self._bar.add_task(stage, total=rounds, completed=done, note=note)
+        self.fact("stage", f"{stage}: {rounds} rounds{', ' + note if note else ''}")
+
+    def round(self, stage: str, report: RoundReport, seconds: float) -> None:
+        """One round further."""
+        if self._task is not None:
+            note = f"{seconds:.2f} s/round"
+            self._bar.update(self._task, advance=1, note=note)
+
+    def evaluation(self, row: Mapping[str, float]) -> None:
+        """A line of metrics."""
+        shown = [name for name in _SHOWN if name in row]
+        shown += [k for k in row if k not in _SHOWN and k not in _BOOKKEEPING][:6]
+        metrics = "  ".join(f"{name} {row[name]:.4f}" for name in shown)
+        elapsed = time.perf_counter() - self._started
+        self.fact(f"round {int(row['round'])}", f"{metrics}  ({elapsed:.0f} s)")
+
+
+_BOOKKEEPING = ("round", "stage", "update_norm", "expected_noise_norm", "clip_norm")

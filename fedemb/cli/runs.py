@@ -1,0 +1,159 @@
+"""`fedemb simulate` and `fedemb resume`."""
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Text = str | None
+Number = float | None
+Whole = int | None
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("simulate")(simulate)
+    app.command("resume")(resume)
+
+
+def simulate(
+    dataset: Annotated[Text, typer.Option(help="Data set, or folder:PATH, npz:PATH, parquet:PATH. Default: the model's own, or openclipart.")] = None,
+    epsilon: Annotated[Number, typer.Option(help="Target epsilon; the noise is calibrated to it.")] = None,
+    delta: Annotated[Number, typer.Option(help="Default: population ** -1.1.")] = None,
+    noise_multiplier: Annotated[Number, typer.Option(help="Noise instead of epsilon; 0 trains without privacy.")] = None,
+    rounds: Annotated[Whole, typer.Option(help="Rounds of training.")] = None,
+    users_per_round: Annotated[Number, typer.Option(help="Expected users in a round.")] = None,
+    users_per_virtual_client: Annotated[Whole, typer.Option(help="Users trained and clipped together.")] = None,
+    clip_norm: Annotated[Number, typer.Option(help="Norm that every virtual client's update is clipped to.")] = None,
+    model: Annotated[Text, typer.Option(help="System of the zoo: NAME, NAME:CONFIGURATION, or FILE.py:NAME.")] = None,
+    pretrained: Annotated[Text, typer.Option(help="Public initial weights: a backbone.safetensors or a run folder.")] = None,
+    trainable: Annotated[Text, typer.Option(help="Backbone parameters to train: all, norm, last, names:PATTERN,...")] = None,
+    population: Annotated[Whole, typer.Option(help="Extrapolate the claim to a larger population.")] = None,
+    runner: Annotated[Text, typer.Option(help="inline, processes or flower.")] = None,
+    workers: Annotated[Whole, typer.Option(help="Processes or Flower nodes.")] = None,
+    engine: Annotated[Text, typer.Option(help="auto, serial, vectorized or shared.")] = None,
+    sampler: Annotated[Text, typer.Option(help="poisson-virtual-clients, poisson-users, fixed-size or full-participation.")] = None,
+    accountant: Annotated[Text, typer.Option(help="pld or rdp.")] = None,
+    seed: Annotated[Whole, typer.Option(help="Reproducible run; its noise is private only to those who do not know the seed.")] = None,
+    ledger: Annotated[Text, typer.Option(help="The population's shared ledger; default: one in the run folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATASET-TIME.")] = None,
+    recipe: Annotated[Text, typer.Option(help="Recipe on top of the defaults: a name or a TOML file.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")] = None,
+    users: Annotated[Whole, typer.Option(help="Users of a synthetic population.")] = None,
+    root: Annotated[Text, typer.Option(help="Where official and prepared data files lie. Default: data.")] = None,
+    amplify: Annotated[Whole, typer.Option(help="Make this many users from a real data set by per-user styles.")] = None,
+    image_size: Annotated[Whole, typer.Option(help="Side of the images in pixels.")] = None,
+    user_column: Annotated[Text, typer.Option(help="Column of users in a table.")] = None,
+    label_column: Annotated[Text, typer.Option(help="Column of labels in a table.")] = None,
+    image_column: Annotated[Text, typer.Option(help="Column of images in a table.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable rows and say how many.")] = False,
+    require_real: Annotated[bool, typer.Option("--require-real", help="Refuse stand-in data.")] = False,
+    adaptive_clipping: Annotated[bool, typer.Option("--adaptive-clipping", help="Follow the median update norm, privately.")] = False,
+    compare_non_private: Annotated[bool, typer.Option("--compare-non-private", help="Also run without noise, for comparison.")] = False,
+    baseline: Annotated[Text, typer.Option(help="none, dp-fedavg or dp-sgd.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print report.json on standard output.")] = False,
+) -> None:
+    """Calibrate, train, evaluate and report.
+
+    Example: fedemb simulate --dataset inaturalist --epsilon 2
+    """
+    from fedemb.cli.console import ConsoleListener, print_json
+    from simulations.assembly import layered
+    from simulations.config import parse_setting
+
+    given: dict[str, dict[str, Any]] = {
+        "data": {
+            "users": users,
+            "root": root,
+            "amplify": amplify,
+            "image_size": image_size,
+            "user_column": user_column,
+            "label_column": label_column,
+            "image_column": image_column,
+            "skip_bad": skip_bad or None,
+            "require_real": require_real or None,
+        },
+        "model": {"pretrained": pretrained, "trainable": trainable},
+        "privacy": {
+            "epsilon": epsilon,
+            "delta": delta,
+            "noise_multiplier": noise_multiplier,
+            "population": population,
+            "sampler": sampler,
+            "users_per_round": users_per_round,
+            "users_per_virtual_client": users_per_virtual_client,
+            "clip_norm": clip_norm,
+            "adaptive_clipping": adaptive_clipping or None,
+            "accountant": accountant,
+        },
+        "run": {
+            "rounds": rounds,
+            "runner": runner,
+            "workers": workers,
+            "engine": engine,
+            "seed": seed,
+            "ledger": ledger,
+            "compare_non_private": compare_non_private or None,
+            "baseline": baseline,
+        },
+    }
+    asked = {
+        section: {key: value for key, value in values.items() if value is not None}
+        for section, values in given.items()
+    }
+    if epsilon is not None and noise_multiplier is not None:
+        raise typer.BadParameter(
+            f"--epsilon {epsilon} and --noise-multiplier {noise_multiplier} exclude each "
+            "other; give one of them."
+        )
+    settings = [parse_setting(text) for text in set_ or []]
+    if dataset is None and model is None:
+        dataset = "openclipart"
+    configuration = layered(dataset, model, recipe, asked, *settings)
+    folder = out or _new_folder(configuration.data.name)
+    from simulations.run import simulate as run
+
+    with ConsoleListener() as listener:
+        report = run(configuration, folder, listener)
+    _close(report, folder, json_, print_json)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="Folder of an interrupted run.")],
+    json_: Annotated[bool, typer.Option("--json", help="Print report.json on standard output.")] = False,
+) -> None:
+    """Continue an interrupted run.
+
+    Example: fedemb resume runs/inaturalist-20260101-120000
+    """
+    from fedemb.cli.console import ConsoleListener, print_json
+    from simulations.run import resume as again
+
+    with ConsoleListener() as listener:
+        report = again(run, listener)
+    _close(report, run, json_, print_json)
+
+
+def _close(report: dict[str, Any], folder: Path, as_json: bool, print_json: Any) -> None:
+    if as_json:
+        print_json(report)
+    else:
+        privacy = report["privacy"]
+        spent = privacy["epsilon_spent"]
+        shown = "infinite" if spent is None else f"{spent:.4g}"
+        print(f"epsilon {shown} at delta {privacy['delta']:.3g} [{report['dataset']['source']} data]")
+        print(f"report  {folder / 'report.html'}")
+    if report["stopped_early"]:
+        from accounting import BudgetExhausted
+
+        raise BudgetExhausted(
+            f"{report['stopped_early']} {report['rounds_completed']} rounds are complete "
+            f"and reported in {folder}."
+        )
+
+
+def _new_folder(dataset: str) -> Path:
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = Path(dataset.partition(":")[2]).stem if ":" in dataset else dataset
+    return Path("runs") / f"{name or 'run'}-{stamp}"
