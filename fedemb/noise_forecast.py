@@ -82,8 +82,8 @@ class NoiseForecast:
             f"Above {WARN_ABOVE:g}, little will be learned. What helps at the same "
             f"epsilon: {self._cohort_advice()}; fewer trained parameters (--trainable "
             f"norm, last or names:...; about {max(1, math.floor(fewer)):,} would do); "
-            "fewer rounds (--rounds); fewer users per virtual client, "
-            "if several (--users-per-virtual-client); a larger population of real users. Or a "
+            "fewer rounds (--rounds); fewer users per virtual client, if several "
+            "(--users-per-virtual-client); a larger population of real users. Or a "
             "larger --epsilon."
         )
 
