@@ -1,27 +1,26 @@
-"""What does a mechanism cost?
+"""What does a mechanism cost? Accounting for user-level federated training.
 
-Upper bounds of epsilon for user-level federated training, noise from a target epsilon,
-a durable ledger, and the privacy statement. Never imports torch.
+Depends on numpy, scipy and dp-accounting; never on torch.
 """
 
-from accounting.calibrate import calibrate_noise_multiplier
-from accounting.epsilon import EpsilonReport, composed_epsilon, default_delta, epsilon
-from accounting.ledger import (
-    BudgetExhausted,
-    LedgerEntry,
-    LedgerError,
-    PrivacyLedger,
-    Receipt,
+from accounting.account import (
+    EpsilonReport,
+    default_delta,
+    delta_for_epsilon,
+    epsilon,
 )
-from accounting.mechanism import SampledGaussian
-from accounting.statement import PrivacyStatement
-from accounting.vocabulary import (
+from accounting.calibrate import calibrate_noise_multiplier
+from accounting.errors import BudgetExhausted, LedgerError, UnsupportedMechanism
+from accounting.ledger import PrivacyLedger
+from accounting.ledger_records import LedgerEntry, Receipt, SpentReport
+from accounting.mechanism import (
     Adjacency,
     DominatingPair,
     PrivacyUnit,
+    SampledGaussian,
     Sampler,
-    UnsupportedMechanism,
 )
+from accounting.statement import PrivacyStatement
 
 __all__ = [
     "Adjacency",
@@ -36,9 +35,10 @@ __all__ = [
     "Receipt",
     "SampledGaussian",
     "Sampler",
+    "SpentReport",
     "UnsupportedMechanism",
     "calibrate_noise_multiplier",
-    "composed_epsilon",
     "default_delta",
+    "delta_for_epsilon",
     "epsilon",
 ]

@@ -1,199 +1,167 @@
-"""The privacy ledger: a durable, append-only record of what a population has spent.
+"""The privacy ledger: the only thing allowed to spend, one file per population.
 
-Budget belongs to a population, not to a run: several runs, stages and tuning runs over
-the same users compose. A round is *reserved* before any data is read and *committed*
-once its result is durable; both kinds count as spent, so a crash costs budget at worst
-and privacy never. A reservation that is repeated bit for bit (same fingerprint) is the
-same release and is not paid twice.
+Guarantees:
+- A reservation is durable before `reserve` returns (write-ahead log, synchronous), and
+  counts from then on whether or not it is ever committed. A crash can cost budget,
+  never privacy.
+- `BudgetExhausted` is raised before anything is recorded, and only if an upper bound of
+  epsilon, one more round included, exceeds the budget.
+- Writers are serialised by SQLite, so two processes cannot both spend the last round.
+- Several runs, stages and tuning runs on the same users compose.
+- A corrupt, foreign or inconsistent file is refused and left untouched.
 
-SQLite with a write-ahead log and `synchronous=FULL`; reserving takes the write lock
-first, so that two processes cannot both spend the last round. Entries are chained by
-hashes; a file that is corrupt or is not a ledger of this population is refused and left
-as it is.
+Composition of different mechanisms chosen as the run goes on, with a budget fixed in
+advance, is a privacy filter: Feldman and Zrnic (2021), "Individual privacy accounting
+via a Renyi filter", arXiv:2008.11193 (Renyi); Whitehouse et al. (2023), "Fully-adaptive
+composition in differential privacy", arXiv:2203.05481.
 """
 
-import hashlib
 import json
+import math
+import secrets
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from accounting import _validate
-from accounting.epsilon import composed_epsilon
+from accounting import _store, _validate
+from accounting.account import ACCOUNTANTS, adjacency_of, bounds
+from accounting.budget import Budget, Counts, spends_of
+from accounting.composition import common_adjacencies
+from accounting.errors import BudgetExhausted, LedgerError
+from accounting.ledger_records import LedgerEntry, Receipt, SpentReport, receipt_of
 from accounting.mechanism import SampledGaussian
-
-_APPLICATION = 0x46454D42  # "FEMB"
-_SCHEMA = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE mechanisms (id INTEGER PRIMARY KEY, json TEXT NOT NULL UNIQUE);
-CREATE TABLE reservations (
-  id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, stage TEXT NOT NULL,
-  round_index INTEGER NOT NULL, mechanism INTEGER NOT NULL REFERENCES mechanisms(id),
-  fingerprint TEXT NOT NULL, time TEXT NOT NULL, hash TEXT NOT NULL);
-CREATE INDEX rounds ON reservations (run_id, stage, round_index);
-CREATE TABLE commits (
-  reservation INTEGER PRIMARY KEY REFERENCES reservations(id), time TEXT NOT NULL);
-"""
-
-
-class LedgerError(Exception):
-    """The ledger cannot be used: corrupt, foreign, or used against its rules."""
-
-
-class BudgetExhausted(Exception):
-    """The next round would exceed the population's budget; nothing was spent."""
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """The right to run one round.
-
-    Attributes:
-        id: of the reservation.
-        repeated: whether an earlier, uncommitted reservation is repeated bit for bit.
-    """
-
-    id: int
-    repeated: bool
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """One reservation, as listed by `fedemb ledger show`."""
-
-    id: int
-    run_id: str
-    stage: str
-    round_index: int
-    mechanism: SampledGaussian
-    fingerprint: str
-    time: str
-    committed: bool
 
 
 class PrivacyLedger:
-    """What a population has spent, and whether it can afford another round.
+    """Reserve before data is read, commit when the result is durable.
+
+    One object per process, used by one thread at a time. The module states the
+    guarantees.
 
     Example:
         >>> import tempfile
-        >>> from accounting.vocabulary import Sampler
-        >>> m = SampledGaussian(sampler=Sampler.POISSON_VIRTUAL_CLIENTS, population=1000,
-        ...                     users_per_round=10, noise_multiplier=1.0)
-        >>> path = Path(tempfile.mkdtemp()) / "ledger.sqlite"
-        >>> ledger = PrivacyLedger.create(path, population_id="toy", population=1000,
-        ...                               budget_epsilon=1.0, delta=1e-5)
-        >>> ledger.commit(ledger.reserve(m, run_id="a", round_index=0))
-        >>> [(entry.run_id, entry.committed) for entry in ledger.entries()]
-        [('a', True)]
+        >>> from accounting.mechanism import Sampler
+        >>> one_round = SampledGaussian(sampler=Sampler.POISSON_VIRTUAL_CLIENTS,
+        ...                             population=1000, users_per_round=10,
+        ...                             noise_multiplier=1.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ledger = PrivacyLedger.create(Path(folder) / "ledger.sqlite",
+        ...         population_id="clinic", population=1000, budget_epsilon=2.0,
+        ...         delta=1e-4)
+        ...     receipt = ledger.reserve(one_round, run_id="first", round_index=0)
+        ...     ledger.commit(receipt)
+        ...     rounds = ledger.committed_rounds("first")
+        ...     ledger.close()
+        >>> rounds
+        [0]
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self._path, self._connection = path, connection
-        about = dict(connection.execute("SELECT key, value FROM about"))
-        self.population_id = about["population_id"]
-        self.population = int(about["population"])
-        self.delta = float(about["delta"])
-        budget = about["budget_epsilon"]
-        self.budget_epsilon = float(budget) if budget else None
-        self._affordable: dict[tuple[tuple[str, int], ...], int] = {}
+        self.path = path
+        self._connection = connection
+        self.verify()
+        header = {
+            name: json.loads(value)
+            for name, value in connection.execute("SELECT name, value FROM header")
+        }
+        self.population_id: str = header["population_id"]
+        self.population: int = header["population"]
+        self.budget_epsilon: float | None = header["budget_epsilon"]
+        self.delta: float = header["delta"]
+        self._budget = Budget(self.budget_epsilon, self.delta)
 
-    @staticmethod
+    @classmethod
     def create(
-        path: Path,
+        cls,
+        path: str | Path,
         *,
         population_id: str,
         population: int,
         budget_epsilon: float | None,
         delta: float,
     ) -> "PrivacyLedger":
-        """A new ledger.
+        """A new, empty ledger.
 
         Args:
-            path: where; must not exist.
-            population_id: names the users, such as a data set's name and checksum.
-            population: number of users.
-            budget_epsilon: never exceeded at `delta`; None records without a limit.
-            delta: of (epsilon, delta).
+            path: of the file; must not exist.
+            population_id: names the population whose budget this is.
+            population: N, number of seats [users].
+            budget_epsilon: not to be exceeded at `delta`; None for no limit.
+            delta: in (0, 1).
 
         Raises:
             LedgerError: if the file exists or cannot be written.
+            ValueError: if a number is out of range.
         """
-        _validate.delta(delta)
+        _validate.whole_at_least("population", population, 1)
+        _validate.open_probability("delta", delta)
         if budget_epsilon is not None:
-            _validate.positive("budget_epsilon", budget_epsilon)
-        if path.exists():
-            raise LedgerError(f"{path} already exists; a ledger is never overwritten.")
-        about = {
+            _validate.positive(
+                "budget_epsilon", budget_epsilon, "Use None for no limit."
+            )
+        header = {
             "population_id": population_id,
-            "population": str(population),
-            "budget_epsilon": "" if budget_epsilon is None else repr(budget_epsilon),
-            "delta": repr(delta),
+            "population": int(population),
+            "budget_epsilon": budget_epsilon,
+            "delta": delta,
         }
-        connection = _connect(path)
-        with _refusing(path), _transaction(connection):
-            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-        return PrivacyLedger(path, connection)
+        _store.create(Path(path), header)
+        return cls.open(path)
 
-    @staticmethod
-    def open(path: Path) -> "PrivacyLedger":
-        """An existing ledger.
+    @classmethod
+    def open(cls, path: str | Path) -> "PrivacyLedger":
+        """An existing ledger, verified.
 
         Raises:
-            LedgerError: if the file is missing, corrupt or something else.
+            LedgerError: if the file is missing, foreign, corrupt or inconsistent.
         """
-        if not path.is_file():
-            raise LedgerError(f"{path} is not there; check the path of the ledger.")
-        with _refusing(path):
-            # Look before touching: a foreign file must stay as it is, byte for byte.
-            look = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-            with closing(look):
-                found = look.execute("PRAGMA application_id").fetchone()[0]
-            if found != _APPLICATION:
-                raise LedgerError(
-                    f"{path} is not a privacy ledger; it was left as it is."
-                )
-            ledger = PrivacyLedger(path, _connect(path))
-        ledger.verify()
-        return ledger
+        connection = _store.connect(Path(path))
+        try:
+            return cls(Path(path), connection)
+        except BaseException:
+            connection.close()
+            raise
 
-    @staticmethod
+    @classmethod
     def open_or_create(
-        path: Path,
+        cls,
+        path: str | Path,
         *,
         population_id: str,
         population: int,
         budget_epsilon: float | None,
         delta: float,
     ) -> "PrivacyLedger":
-        """The ledger at `path`, new if there is none.
+        """The ledger at `path` if there is one, else a new one.
+
+        An existing ledger keeps its budget; `budget_epsilon=None` accepts any.
 
         Raises:
-            LedgerError: if it belongs to another population, or to another delta or
-                budget than given.
+            LedgerError: as `create` and `open`, or if the ledger belongs to another
+                population or was given another budget or delta.
         """
-        if not path.exists():
-            return PrivacyLedger.create(
-                path,
-                population_id=population_id,
-                population=population,
-                budget_epsilon=budget_epsilon,
-                delta=delta,
-            )
-        ledger = PrivacyLedger.open(path)
-        wanted = (population_id, population)
-        found = (ledger.population_id, ledger.population)
-        if wanted != found:
-            raise LedgerError(
-                f"{path} belongs to the population {found}, not to {wanted}; use one "
-                "ledger per population."
-            )
+        wanted = {
+            "population_id": population_id,
+            "population": population,
+            "budget_epsilon": budget_epsilon,
+            "delta": delta,
+        }
+        if not Path(path).exists():
+            try:
+                return cls.create(path, **wanted)  # type: ignore[arg-type]
+            except LedgerError:
+                if not Path(path).exists():
+                    raise  # otherwise another process was quicker: open its file
+        ledger = cls.open(path)
+        for name, value in wanted.items():
+            held = getattr(ledger, name)
+            if held != value and not (name == "budget_epsilon" and value is None):
+                ledger.close()
+                raise LedgerError(
+                    f"{name}={value!r} must equal the {held!r} of the ledger {path}; "
+                    "a budget belongs to a population, so use another ledger only for "
+                    "other users."
+                )
         return ledger
 
     def reserve(
@@ -206,70 +174,90 @@ class PrivacyLedger:
         fingerprint: str = "",
         planned: int = 1,
     ) -> Receipt:
-        """Pay for one round, durably, before any data is read.
+        """Pay for one round (or one period, see below) before any data is read.
+
+        Repeating an uncommitted reservation with the same non-empty fingerprint and
+        mechanism returns the same receipt for free: a release repeated bit for bit is
+        one release. Anything else is a new spend, and the old one stays counted.
+
+        Samplers whose cost belongs to a period (shuffled, random-allocation,
+        balls-in-bins) are paid a whole period at a time: `round_index` then counts
+        periods, and a period broken off is paid again.
 
         Args:
-            mechanism: what the round releases.
-            run_id, stage, round_index: name the round.
-            fingerprint: identifies everything the round depends on. An uncommitted
-                reservation of the same round and non-empty fingerprint is repeated for
-                free; otherwise both stay paid.
-            planned: rounds that are likely to follow; affordability is checked for all
-                of them at once, so that later reservations cost next to nothing.
+            mechanism: what will run; of this ledger's population.
+            run_id: names the run; with `stage` and `round_index`, the round.
+            round_index: of the stage, from 0.
+            stage: of the run.
+            fingerprint: identifies everything that the release depends on.
+            planned: reservations that are likely to follow, this one included; whether
+                they all fit is then worked out at once. Changes nothing but speed.
 
         Raises:
-            BudgetExhausted: if the round would exceed the budget; nothing is recorded.
-            LedgerError: if the round has been committed before.
+            BudgetExhausted: if it does not fit; nothing was recorded.
+            LedgerError: if the round was already committed, or is of other users.
+            UnsupportedMechanism: if it shares no neighbouring relation with the rest.
         """
-        name = (run_id, stage, round_index)
-        with _refusing(self._path), _transaction(self._connection):
-            earlier = self._connection.execute(
-                "SELECT r.id, r.fingerprint, r.mechanism, c.reservation FROM reservations r "
-                "LEFT JOIN commits c ON c.reservation = r.id "
-                "WHERE run_id = ? AND stage = ? AND round_index = ?",
-                name,
-            ).fetchall()
-            number = self._mechanism_number(mechanism)
-            for own, known, kind, committed in earlier:
-                if committed is not None:
-                    raise LedgerError(
-                        f"round {round_index} of run {run_id!r} {stage} is already "
-                        "committed and cannot run again."
-                    )
-                if fingerprint and known == fingerprint and kind == number:
-                    return Receipt(own, repeated=True)
-            self._check_budget(mechanism, planned)
-            before = self._connection.execute(
-                "SELECT id, hash FROM reservations ORDER BY id DESC LIMIT 1"
-            ).fetchone() or (0, self.population_id)
-            row = (before[0] + 1, *name, number, fingerprint, _now())
-            self._connection.execute(
-                "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*row, _link(before[1], (*row, mechanism.digest()))),
+        _validate.whole_at_least("round_index", round_index, 0)
+        if mechanism.population != self.population:
+            raise LedgerError(
+                f"population={mechanism.population} of the mechanism must equal the "
+                f"{self.population} of the ledger of {self.population_id!r}; account "
+                "what really runs."
             )
-            return Receipt(row[0], repeated=False)
+        text = mechanism.canonical()
+        digest = _store.digest(text)
+        self._budget.mechanisms.setdefault(digest, mechanism)
+        # Work out the answer before locking, so that other writers do not wait for it.
+        self._fits(digest, planned)
+        key = (run_id, stage, int(round_index))
+        with _store.transaction(self._connection, self.path):
+            repeated = self._repeat(key, digest, fingerprint)
+            if repeated is not None:
+                return repeated
+            if not self._fits(digest):
+                raise BudgetExhausted(
+                    f"epsilon={self.budget_epsilon:g} at delta={self.delta:g} would be "
+                    f"exceeded by round {round_index} of run {run_id!r}; the ledger of "
+                    f"{self.population_id!r} allows no more rounds at this noise."
+                )
+            receipt = secrets.token_hex(16)
+            entry = ("reserve", receipt, *key, digest, fingerprint)
+            _store.append(self._connection, entry)
+            self._connection.execute(
+                "INSERT OR IGNORE INTO mechanisms VALUES (?, ?)", (digest, text)
+            )
+            self._connection.execute(
+                "INSERT INTO tally VALUES (?, 1) "
+                "ON CONFLICT (digest) DO UPDATE SET count = count + 1",
+                (digest,),
+            )
+        return receipt_of((receipt, *key, digest, fingerprint))
 
     def commit(self, receipt: Receipt) -> None:
-        """Record that a reserved round is complete and durable; idempotent."""
-        with _refusing(self._path), _transaction(self._connection):
-            known = self._connection.execute(
-                "SELECT 1 FROM reservations WHERE id = ?", (receipt.id,)
-            ).fetchone()
-            if known is None:
-                raise LedgerError(f"receipt {receipt.id} is not of the ledger {self._path}.")
-            self._connection.execute(
-                "INSERT OR IGNORE INTO commits VALUES (?, ?)", (receipt.id, _now())
-            )
+        """Mark a paid round as done; it can then never be run again. Idempotent.
 
-    def composition(self, run_id: str | None = None) -> list[tuple[SampledGaussian, int]]:
-        """Everything reserved or committed, as (mechanism, rounds); of one run if named."""
-        query = (
-            "SELECT m.json, count(*) FROM reservations r JOIN mechanisms m "
-            "ON m.id = r.mechanism WHERE ?1 IS NULL OR r.run_id = ?1 GROUP BY m.id"
-        )
-        with _refusing(self._path):
-            rows = self._connection.execute(query, (run_id,)).fetchall()
-        return [(_mechanism(text), int(count)) for text, count in rows]
+        Raises:
+            LedgerError: if this ledger never gave the receipt, or the round was
+                committed under another receipt.
+        """
+        key = (receipt.run_id, receipt.stage, receipt.round_index)
+        row = (receipt.id, *key, receipt.mechanism_digest, receipt.fingerprint)
+        with _store.transaction(self._connection, self.path):
+            rows = self._rows_of(key)
+            if ("reserve", *row) not in [other[:-1] for other in rows]:
+                raise LedgerError(
+                    f"receipt {receipt.id[:12]} must come from the ledger "
+                    f"{self.path}; it was not given there."
+                )
+            done = [other[1] for other in rows if other[0] == "commit"]
+            if done and done != [receipt.id]:
+                raise LedgerError(
+                    f"round {receipt.round_index} of run {receipt.run_id!r} was "
+                    "already committed under another receipt."
+                )
+            if not done:
+                _store.append(self._connection, ("commit", *row))
 
     def spent(
         self,
@@ -277,161 +265,132 @@ class PrivacyLedger:
         delta: float | None = None,
         accountant: str = "pld",
         run_id: str | None = None,
-    ) -> float:
-        """Epsilon of everything reserved or committed (by one run, if named)."""
-        rounds = tuple(self.composition(run_id))
-        return _epsilon(rounds, delta or self.delta, accountant)
+    ) -> SpentReport:
+        """Epsilon of everything reserved or committed, composed.
+
+        Args:
+            delta: the ledger's own by default.
+            accountant: 'pld' or 'rdp'; the other answers where there is no bound.
+            run_id: only what this run spent; everything by default. What its users are
+                promised is the sum over all runs.
+
+        Raises:
+            ValueError: if an argument is out of range.
+        """
+        delta = self.delta if delta is None else delta
+        _validate.open_probability("delta", delta)
+        _validate.one_of("accountant", accountant, ACCOUNTANTS)
+        counts = self._counts() if run_id is None else self._counts_of(run_id)
+        self._load_mechanisms(counts)
+        spends = spends_of(counts, self._budget.mechanisms)
+        by_rdp, by_pld, used, note = bounds(spends, delta, accountant)
+        chosen = by_pld if used == "pld" else by_rdp
+        return SpentReport(
+            epsilon=math.inf if chosen is None else chosen,
+            epsilon_rdp=by_rdp,
+            epsilon_pld=by_pld,
+            delta=delta,
+            accountant=used,
+            reservations=sum(counts.values()),
+            budget_epsilon=self.budget_epsilon,
+            adjacency=adjacency_of(spends).value if spends else None,
+            note=note,
+        )
 
     def entries(self) -> list[LedgerEntry]:
-        """All reservations, oldest first."""
-        query = (
-            "SELECT r.id, run_id, stage, round_index, m.json, fingerprint, r.time, "
-            "c.reservation IS NOT NULL FROM reservations r JOIN mechanisms m "
-            "ON m.id = r.mechanism LEFT JOIN commits c ON c.reservation = r.id ORDER BY r.id"
-        )
-        with _refusing(self._path):
-            rows = self._connection.execute(query).fetchall()
+        """Every spend, oldest first."""
+        self._load_mechanisms(self._counts())
+        rows = self._connection.execute(
+            f"SELECT {_store.COLUMNS} FROM log ORDER BY seq"
+        ).fetchall()
+        done = {row[1] for row in rows if row[0] == "commit"}
+        reserved = [row for row in rows if row[0] == "reserve"]
         return [
-            LedgerEntry(*row[:4], _mechanism(row[4]), row[5], row[6], bool(row[7]))
-            for row in rows
+            LedgerEntry(
+                sequence=number,
+                run_id=row[2],
+                stage=row[3],
+                round_index=row[4],
+                mechanism=self._budget.mechanisms[row[5]],
+                fingerprint=row[6],
+                time=row[7],
+                committed=row[1] in done,
+            )
+            for number, row in enumerate(reserved, start=1)
         ]
 
     def committed_rounds(self, run_id: str, stage: str = "") -> list[int]:
-        """Indices of the committed rounds of a run's stage, in order."""
-        query = (
-            "SELECT round_index FROM reservations r JOIN commits c ON c.reservation = r.id "
-            "WHERE run_id = ? AND stage = ? ORDER BY round_index"
+        """Rounds of a run's stage that were committed, in increasing order."""
+        rows = self._connection.execute(
+            "SELECT round_index FROM log WHERE kind = 'commit' AND run_id = ? "
+            "AND stage = ? ORDER BY round_index",
+            (run_id, stage),
         )
-        with _refusing(self._path):
-            rows = self._connection.execute(query, (run_id, stage)).fetchall()
         return [int(row[0]) for row in rows]
 
     def verify(self) -> None:
-        """Check the file and the chain of hashes.
+        """Check the file, the hash chain and the tallies.
 
         Raises:
-            LedgerError: naming the first entry that does not fit.
+            LedgerError: if anything is corrupt or inconsistent; the file is untouched.
         """
-        with _refusing(self._path):
-            health = self._connection.execute("PRAGMA integrity_check").fetchone()[0]
-            if health != "ok":
-                raise LedgerError(f"{self._path} is corrupt: {health}")
-            rows = self._connection.execute(
-                "SELECT r.id, run_id, stage, round_index, mechanism, fingerprint, time, "
-                "m.json, hash FROM reservations r JOIN mechanisms m ON m.id = r.mechanism "
-                "ORDER BY r.id"
-            ).fetchall()
-            total = self._connection.execute("SELECT count(*) FROM reservations").fetchone()
-        before = self.population_id
-        for position, row in enumerate(rows, start=1):
-            if row[0] != position or row[-1] != _link(before, row[:-1]):
-                raise LedgerError(f"{self._path} was altered at entry {row[0]}.")
-            before = row[-1]
-        if total[0] != len(rows):
-            raise LedgerError(f"{self._path} names a mechanism that is not recorded.")
+        try:
+            _store.check(self._connection)
+        except LedgerError as problem:
+            raise LedgerError(
+                f"{self.path} cannot be trusted: {problem}; restore it from a backup, "
+                "nothing was changed."
+            ) from None
 
     def close(self) -> None:
-        """Release the file."""
+        """Let go of the file; the object cannot be used afterwards."""
         self._connection.close()
 
-    def _mechanism_number(self, mechanism: SampledGaussian) -> int:
-        text = mechanism.digest()
-        self._connection.execute("INSERT OR IGNORE INTO mechanisms (json) VALUES (?)", (text,))
-        row = self._connection.execute(
-            "SELECT id FROM mechanisms WHERE json = ?", (text,)
-        ).fetchone()
-        return int(row[0])
+    def _rows_of(self, key: tuple[str, str, int]) -> list[tuple[Any, ...]]:
+        return self._connection.execute(
+            f"SELECT {_store.COLUMNS} FROM log "
+            "WHERE run_id = ? AND stage = ? AND round_index = ?",
+            key,
+        ).fetchall()
 
-    def _check_budget(self, mechanism: SampledGaussian, planned: int) -> None:
-        if self.budget_epsilon is None:
-            return
-        counts = dict(self.composition())
-        used = counts.pop(mechanism, 0)
-        others = tuple(sorted(counts.items(), key=lambda item: item[0].digest()))
-        known = (*((m.digest(), n) for m, n in others), (mechanism.digest(), -1))
-        limit = self._affordable.get(known, -1)
-        if used + 1 > limit >= used:
-            limit = -1  # the limit was only what had been planned for: look again
-        if limit < 0:
-            limit = self._most(mechanism, others, used, max(planned, 1))
-            self._affordable[known] = limit
-        if used + 1 > limit:
-            raise BudgetExhausted(
-                f"one more round would exceed the budget of epsilon={self.budget_epsilon:g} "
-                f"at delta={self.delta:.3g} in {self._path}; {used} rounds of this kind are "
-                "spent. Use a larger budget, more noise, or a smaller cohort."
+    def _repeat(
+        self, key: tuple[str, str, int], digest: str, fingerprint: str
+    ) -> Receipt | None:
+        """The earlier reservation that this one repeats bit for bit, if any."""
+        rows = self._rows_of(key)
+        if any(row[0] == "commit" for row in rows):
+            raise LedgerError(
+                f"round {key[2]} of run {key[0]!r} (stage {key[1]!r}) is already "
+                "committed; resume after it, or use a new run_id."
             )
+        if fingerprint:
+            for row in rows:
+                if row[5:7] == (digest, fingerprint):
+                    return receipt_of(row[1:7], repeated=True)
+        return None
 
-    def _most(
-        self,
-        mechanism: SampledGaussian,
-        others: tuple[tuple[SampledGaussian, int], ...],
-        used: int,
-        planned: int,
-    ) -> int:
-        """How many of the next `planned` rounds fit, as a total count."""
+    def _fits(self, digest: str, planned: int = 1) -> bool:
+        counts = self._counts()
+        self._load_mechanisms(counts)
+        counts[digest] = counts.get(digest, 0) + 1
+        common_adjacencies(spends_of(counts, self._budget.mechanisms))
+        return self._budget.allows(counts, digest, planned)
 
-        def fits(count: int) -> bool:
-            rounds = (*others, (mechanism, count))
-            return _epsilon(rounds, self.delta, "pld") <= (self.budget_epsilon or 0.0)
+    def _counts(self) -> Counts:
+        return dict(self._connection.execute("SELECT digest, count FROM tally"))
 
-        if fits(used + planned):
-            return used + planned
-        low, high = used, used + planned
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
-
-
-@lru_cache(maxsize=256)
-def _epsilon(
-    rounds: tuple[tuple[SampledGaussian, int], ...], delta: float, accountant: str
-) -> float:
-    from accounting import pld
-
-    if accountant == "pld" and not all(pld.supports(m) for m, _ in rounds):
-        accountant = "rdp"  # both are upper bounds
-    return composed_epsilon(rounds, delta, accountant) if rounds else 0.0
-
-
-@lru_cache(maxsize=256)
-def _mechanism(text: str) -> SampledGaussian:
-    return SampledGaussian.from_json(json.loads(text))
-
-
-def _link(before: str, row: tuple[object, ...]) -> str:
-    return hashlib.sha256(json.dumps([before, *row]).encode()).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    with _refusing(path):
-        connection = sqlite3.connect(
-            path, timeout=60, isolation_level=None, check_same_thread=False
+    def _counts_of(self, run_id: str) -> Counts:
+        rows = self._connection.execute(
+            "SELECT digest, count(*) FROM log WHERE kind = 'reserve' AND run_id = ? "
+            "GROUP BY digest",
+            (run_id,),
         )
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        return connection
+        return dict(rows)
 
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise LedgerError(f"ledger {path} cannot be used: {error}.") from error
+    def _load_mechanisms(self, counts: Counts) -> None:
+        if all(digest in self._budget.mechanisms for digest in counts):
+            return
+        for digest, text in self._connection.execute("SELECT * FROM mechanisms"):
+            self._budget.mechanisms[digest] = SampledGaussian.from_json(
+                json.loads(text)
+            )

@@ -1,55 +1,121 @@
-"""What one round of training is, as much as an accountant must know."""
+"""One round's mechanism: clip, sum over sampled virtual clients, add Gaussian noise.
+
+A `SampledGaussian` holds the public numbers that are necessary and sufficient to
+account
+for a round. It is also the only place that knows which pair of distributions dominates
+the round, for which neighbouring populations that is proved, and with which multiplier:
+
+============================ ===== =================== ============ ==================
+sampler                      u     dominating pair     multiplier   proved for
+============================ ===== =================== ============ ==================
+Poisson over virtual clients 1     add_or_remove       z            add/remove, zero-out
+Poisson over virtual clients > 1   replace_one         z            all three
+Poisson over users           1     add_or_remove       z            add/remove, zero-out
+Poisson over users           > 1   add_or_remove       z / 2        add/remove, zero-out
+fixed size                   any   replace_one         z / 2 (*)    replace-one
+full participation, shuffled 1     add_or_remove       z            add/remove, zero-out
+full participation, shuffled > 1   replace_one         z            all three
+truncated Poisson            1     add_or_remove       z            add/remove
+truncated Poisson            > 1   replace_one         z            all three
+random allocation            1     add_or_remove       z            add/remove, zero-out
+============================ ===== =================== ============ ==================
+
+Multipliers are noise over the clip norm C, except (*): noise over the sensitivity, 2C,
+as sampling without replacement is analysed. `replace_one` is the antipodal pair
+(1-q) N(0, z^2) + q N(+1, z^2) against (1-q) N(0, z^2) + q N(-1, z^2).
+"""
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 from accounting import _validate
-from accounting.vocabulary import Adjacency, DominatingPair, PrivacyUnit, Sampler
+from accounting.errors import UnsupportedMechanism
 
-_SCHEMA = 1
+SCHEMA_VERSION = 1
+"""Version of the JSON form of a mechanism."""
+
+
+class Sampler(StrEnum):
+    """How the users of a round are drawn."""
+
+    POISSON_VIRTUAL_CLIENTS = "poisson-virtual-clients"
+    POISSON_USERS = "poisson-users"
+    FIXED_SIZE = "fixed-size"
+    FULL_PARTICIPATION = "full-participation"
+    SHUFFLED = "shuffled"
+    TRUNCATED_POISSON = "truncated-poisson"
+    RANDOM_ALLOCATION = "random-allocation"
+    BALLS_IN_BINS = "balls-in-bins"
+
+
+class DominatingPair(StrEnum):
+    """The pair of output distributions that bounds every neighbouring pair."""
+
+    ADD_OR_REMOVE = "add_or_remove"
+    REPLACE_ONE = "replace_one"
+
+
+class Adjacency(StrEnum):
+    """Which two populations are neighbours."""
+
+    ADD_OR_REMOVE_ONE = "add-or-remove-one"
+    REPLACE_ONE = "replace-one"
+    ZERO_OUT = "zero-out"
+
+
+class PrivacyUnit(StrEnum):
+    """Whose presence is protected."""
+
+    USER = "user"
+    EXAMPLE = "example"
+
+
+EVERY_ROUND_OR_EPOCH = (Sampler.FULL_PARTICIPATION, Sampler.SHUFFLED)
+"""Samplers without amplification: a plain Gaussian for every participation."""
+
+ALLOCATED = (Sampler.RANDOM_ALLOCATION, Sampler.BALLS_IN_BINS)
+"""Samplers that allot every user a fixed number of the rounds of a period."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampledGaussian:
-    """One round: a sampler, per-virtual-client clipping to C, Gaussian noise.
+    """One round: a sampled sum of vectors of norm at most C, plus N(0, (zC)^2 I).
 
-    A virtual client is u users whose update is clipped as one vector. Which pair of
-    distributions dominates a round depends on what is sampled and on u:
-
-    - Poisson over virtual clients, u = 1: an absent user contributes zero, so a round is
-      the Poisson-sampled Gaussian under add-or-remove (Abadi et al. 2016; Mironov et al.
-      2019, arXiv:1908.10530).
-    - Poisson over virtual clients, u > 1: a user's presence turns one vector of norm at
-      most C into another, in a virtual client that is drawn either way. Given all else,
-      the round is (1-q) N(x) + q N(x+d) against (1-q) N(x) + q N(x+d'), |d|, |d'| <= C,
-      which the antipodal pair dominates (REPLACE_ONE of dp-accounting's PLD for the
-      Poisson-sampled Gaussian). Valid for add-or-remove, zero-out and replace-one.
-    - Poisson over users, u > 1: the user's slot is trained without her when she is not
-      drawn, so her effect is a vector of norm up to 2C with probability q, and nothing
-      otherwise: the add-or-remove pair with multiplier z / 2.
-    - fixed size without replacement: replace-one with distance 2C.
-    - full participation: q = 1, distance C (u = 1, add-or-remove) or 2C (u > 1).
+    Guarantee: two records that compare equal cost the same, and everything in one may
+    be published. Noise scales exist only relative to the clip norm C.
 
     Attributes:
-        sampler: how users are chosen.
-        population: N, number of users (seats) sampled from.
-        users_per_round: expected (Poisson) or exact number of users in a round.
-        noise_multiplier: z; the noise on the sum has standard deviation z * C. 0 means
-            no privacy: epsilon is infinite.
-        users_per_virtual_client: u.
-        unit: whose presence is protected.
+        sampler: how the users of a round are drawn.
+        population: N, number of seats in the public id universe [users].
+        users_per_round: expected number of users in a round (exact if fixed) [users].
+        noise_multiplier: z; the noise on the sum has standard deviation z * C. Zero
+            means no privacy at all.
+        users_per_virtual_client: u, users trained and clipped together.
+        unit: whose presence is protected. With EXAMPLE read "users" as examples.
+        truncated_users_per_round: truncated Poisson only, the most users in a round.
+        rounds_per_period: random allocation only, t; every user takes part in exactly
+            `users_per_round * t / population` of every t rounds.
 
     Raises:
         ValueError: if a number is out of range.
+        UnsupportedMechanism: if no bound is proved for the combination.
 
     Example:
-        >>> m = SampledGaussian(sampler=Sampler.POISSON_VIRTUAL_CLIENTS, population=1000,
-        ...     users_per_round=100, noise_multiplier=1.0, users_per_virtual_client=4)
-        >>> m.sampling_probability, m.dominating_pair.value
+        >>> mechanism = SampledGaussian(sampler=Sampler.POISSON_VIRTUAL_CLIENTS,
+        ...     population=1000, users_per_round=100, noise_multiplier=1.0,
+        ...     users_per_virtual_client=4)
+        >>> mechanism.sampling_probability, mechanism.dominating_pair.value
         (0.1, 'replace_one')
-        >>> SampledGaussian.from_json(m.to_json()) == m
+        >>> SampledGaussian.from_json(mechanism.to_json()) == mechanism
         True
+
+    References:
+        Ponomareva et al. (2023), "How to DP-fy ML", arXiv:2303.00654, section 5.6
+        (microbatches: one user turns one clipped vector into another).
     """
 
     sampler: Sampler
@@ -58,99 +124,183 @@ class SampledGaussian:
     noise_multiplier: float
     users_per_virtual_client: int = 1
     unit: PrivacyUnit = PrivacyUnit.USER
+    truncated_users_per_round: int | None = None
+    rounds_per_period: int | None = None
 
     def __post_init__(self) -> None:
-        _validate.at_least("population", self.population, 1)
-        _validate.non_negative("noise_multiplier", self.noise_multiplier)
-        _validate.at_least("users_per_virtual_client", self.users_per_virtual_client, 1)
-        if not 0 < self.users_per_round <= self.population:
+        object.__setattr__(self, "sampler", Sampler(self.sampler))
+        object.__setattr__(self, "unit", PrivacyUnit(self.unit))
+        _validate.whole_at_least("population", self.population, 1)
+        _validate.positive("users_per_round", self.users_per_round)
+        if self.users_per_round > self.population:
             raise ValueError(
-                f"users_per_round={self.users_per_round:g} must be positive and at most "
-                f"the population of {self.population}."
+                f"users_per_round={self.users_per_round:g} must be at most the "
+                f"population of {self.population}; use a smaller cohort."
             )
-        if self.users_per_virtual_client > self.users_per_round:
+        _validate.finite_at_least(
+            "noise_multiplier", self.noise_multiplier, 0, "Zero means no privacy."
+        )
+        u = self.users_per_virtual_client
+        _validate.whole_at_least("users_per_virtual_client", u, 1)
+        if u > self.users_per_round:
             raise ValueError(
-                f"users_per_virtual_client={self.users_per_virtual_client} must be at "
-                f"most users_per_round={self.users_per_round:g}."
+                f"users_per_virtual_client={u} must be at most users_per_round="
+                f"{self.users_per_round:g}; use smaller virtual clients."
             )
-        full = self.sampler is Sampler.FULL_PARTICIPATION
-        if full and self.users_per_round != self.population:
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        """Refuse what the sampler cannot draw or the theory does not cover."""
+        sampler, m = self.sampler, self.users_per_round
+        if self.unit is PrivacyUnit.EXAMPLE and self.users_per_virtual_client > 1:
+            raise UnsupportedMechanism(
+                "unit='example' needs users_per_virtual_client=1: examples are clipped "
+                "one by one."
+            )
+        if sampler is Sampler.FIXED_SIZE:
+            _validate.whole_at_least("users_per_round", m, 1, "Its size is fixed.")
+        if sampler is Sampler.FULL_PARTICIPATION and m != self.population:
             raise ValueError(
-                f"users_per_round={self.users_per_round:g} must equal the population of "
+                f"users_per_round={m:g} must equal the population of "
                 f"{self.population} under full participation."
+            )
+        if (sampler is Sampler.TRUNCATED_POISSON) != (
+            self.truncated_users_per_round is not None
+        ):
+            raise ValueError(
+                f"truncated_users_per_round={self.truncated_users_per_round} must be "
+                "given for sampler='truncated-poisson' and for no other."
+            )
+        if self.truncated_users_per_round is not None:
+            _validate.whole_at_least(
+                "truncated_users_per_round", self.truncated_users_per_round, 1
+            )
+        if (sampler in ALLOCATED) != (self.rounds_per_period is not None):
+            raise ValueError(
+                f"rounds_per_period={self.rounds_per_period} must be given for "
+                "random-allocation and balls-in-bins and for no other sampler."
+            )
+        if self.rounds_per_period is not None:
+            self._check_allocation(self.rounds_per_period)
+
+    def _check_allocation(self, period: int) -> None:
+        _validate.whole_at_least("rounds_per_period", period, 1)
+        times = self.users_per_round * period / self.population
+        if abs(times - round(times)) > 1e-9 * times or round(times) < 1:
+            raise ValueError(
+                f"rounds_per_period={period} gives every user {times:g} rounds of a "
+                "period, which must be a whole number; change users_per_round."
+            )
+        if self.sampler is Sampler.BALLS_IN_BINS and round(times) != 1:
+            raise ValueError(
+                f"rounds_per_period={period} must be population / users_per_round for "
+                "balls-in-bins, where every user falls into one round."
+            )
+        if self.users_per_virtual_client > 1:
+            raise UnsupportedMechanism(
+                f"{self.sampler} is proved for users_per_virtual_client=1 only; use "
+                "poisson-virtual-clients for larger virtual clients."
             )
 
     @property
     def sampling_probability(self) -> float:
-        """q, the share of users in a round."""
+        """Probability q that a given user is in a given round."""
         return self.users_per_round / self.population
 
     @property
+    def sampling_unit(self) -> str:
+        """What is drawn at once: 'virtual_client' or 'user' (the same if u = 1)."""
+        by_user = (Sampler.POISSON_USERS, Sampler.FIXED_SIZE)
+        if self.users_per_virtual_client == 1 or self.sampler in by_user:
+            return "user"
+        return "virtual_client"
+
+    @property
     def expected_virtual_clients(self) -> float:
-        """m, the public divisor of a round's mean."""
+        """Expected virtual clients in a round: the public divisor of every mean."""
         return self.users_per_round / self.users_per_virtual_client
 
     @property
-    def sampling_unit(self) -> str:
-        """What is drawn as a whole: `user` or `virtual_client`."""
-        by_client = self.sampler in (
-            Sampler.POISSON_VIRTUAL_CLIENTS,
-            Sampler.FULL_PARTICIPATION,
-        )
-        return "virtual_client" if by_client and self._grouped else "user"
-
-    @property
     def dominating_pair(self) -> DominatingPair:
-        """The pair that bounds one round."""
+        """The pair that bounds a round; see the table of this module."""
         if self.sampler is Sampler.FIXED_SIZE:
             return DominatingPair.REPLACE_ONE
-        if self.sampling_unit == "virtual_client":
-            return DominatingPair.REPLACE_ONE
-        return DominatingPair.ADD_OR_REMOVE
+        if self.users_per_virtual_client == 1 or self.sampler is Sampler.POISSON_USERS:
+            return DominatingPair.ADD_OR_REMOVE
+        return DominatingPair.REPLACE_ONE
+
+    @property
+    def adjacencies(self) -> frozenset[Adjacency]:
+        """Every neighbouring relation the bound is proved for."""
+        if self.sampler is Sampler.FIXED_SIZE:
+            return frozenset({Adjacency.REPLACE_ONE})
+        if self.dominating_pair is DominatingPair.REPLACE_ONE:
+            return frozenset(Adjacency)
+        if self.sampler is Sampler.TRUNCATED_POISSON:
+            return frozenset({Adjacency.ADD_OR_REMOVE_ONE})
+        return frozenset({Adjacency.ADD_OR_REMOVE_ONE, Adjacency.ZERO_OUT})
 
     @property
     def adjacency(self) -> Adjacency:
-        """The adjacency under which epsilon is claimed."""
-        if self.sampler is Sampler.FIXED_SIZE:
-            return Adjacency.REPLACE_ONE
-        return Adjacency.ADD_OR_REMOVE_ONE
+        """The relation quoted: add-or-remove-one wherever it is proved."""
+        if Adjacency.ADD_OR_REMOVE_ONE in self.adjacencies:
+            return Adjacency.ADD_OR_REMOVE_ONE
+        return Adjacency.REPLACE_ONE
 
     @property
-    def add_or_remove_multiplier(self) -> float:
-        """Noise relative to the largest change, for the add-or-remove pair."""
-        halved = self.sampler is Sampler.POISSON_USERS and self._grouped
+    def accounted_noise_multiplier(self) -> float:
+        """The multiplier of the dominating pair; see the table of this module."""
+        halved = self.sampler is Sampler.FIXED_SIZE or (
+            self.sampler is Sampler.POISSON_USERS and self.users_per_virtual_client > 1
+        )
         return self.noise_multiplier / 2 if halved else self.noise_multiplier
 
     @property
-    def _grouped(self) -> bool:
-        return self.users_per_virtual_client > 1
+    def period(self) -> int:
+        """Rounds that can only be paid for together; 1 for independent rounds.
+
+        A shuffled epoch has floor(N / m) rounds; an allocation period t. The cost of
+        such samplers is a property of the period, not of one round.
+        """
+        if self.rounds_per_period is not None:
+            return self.rounds_per_period
+        if self.sampler is Sampler.SHUFFLED:
+            return max(1, math.floor(self.population / self.users_per_round))
+        return 1
+
+    def periods(self, rounds: int) -> int:
+        """Periods that `rounds` rounds touch; a period begun is paid in full."""
+        return -(-rounds // self.period)
 
     def with_noise_multiplier(self, noise_multiplier: float) -> "SampledGaussian":
-        """The same round with other noise."""
+        """The same mechanism with another noise multiplier."""
         return replace(self, noise_multiplier=noise_multiplier)
 
     def to_json(self) -> dict[str, Any]:
-        """Public numbers, with the version of their schema."""
-        return {"schema": _SCHEMA, "kind": "sampled-gaussian", **asdict(self)}
+        """The public numbers, JSON-ready, with the version of their schema."""
+        record = {k: v for k, v in asdict(self).items() if v is not None}
+        # A cohort of 256 and of 256.0 users is the same mechanism.
+        for name in ("users_per_round", "noise_multiplier"):
+            record[name] = float(record[name])
+        record["sampler"], record["unit"] = self.sampler.value, self.unit.value
+        return {"schema": SCHEMA_VERSION, "kind": "sampled-gaussian", **record}
 
-    @staticmethod
-    def from_json(content: dict[str, Any]) -> "SampledGaussian":
-        """The inverse of `to_json`.
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "SampledGaussian":
+        """The mechanism written by `to_json`.
 
         Raises:
-            ValueError: if the schema is of another version or kind.
+            ValueError: if it is no mechanism of a known schema version.
         """
-        own = dict(content)
-        schema, kind = own.pop("schema", None), own.pop("kind", None)
-        if (schema, kind) != (_SCHEMA, "sampled-gaussian"):
+        fields = dict(record)
+        kind, schema = fields.pop("kind", None), fields.pop("schema", None)
+        if (kind, schema) != ("sampled-gaussian", SCHEMA_VERSION):
             raise ValueError(
-                f"schema={schema} of kind={kind!r} is not readable; this version reads "
-                f"schema {_SCHEMA} of kind 'sampled-gaussian'."
+                f"kind={kind!r} of schema={schema!r} must be 'sampled-gaussian' of "
+                f"schema {SCHEMA_VERSION}; a newer version may have written it."
             )
-        own["sampler"] = Sampler(own["sampler"])
-        own["unit"] = PrivacyUnit(own["unit"])
-        return SampledGaussian(**own)
+        return cls(**fields)
 
-    def digest(self) -> str:
-        """A canonical text that is equal exactly for equal mechanisms."""
+    def canonical(self) -> str:
+        """Text that is equal exactly for equal mechanisms."""
         return json.dumps(self.to_json(), sort_keys=True)

@@ -207,7 +207,8 @@ def _unit(values: Tensor) -> Tensor:
     largest = values.abs().amax(1, keepdim=True) if values.numel() else values[:, :1]
     scaled = values / largest.masked_fill(largest == 0, 1.0)
     norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-    return scaled / norm.masked_fill(norm == 0, 1.0)
+    unit: Tensor = scaled / norm.masked_fill(norm == 0, 1.0)
+    return unit
 
 
 def _raise_to(best: Tensor, rows: slice, columns: slice, points: Tensor) -> None:
