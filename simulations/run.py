@@ -194,7 +194,7 @@ def _train(prepared: Prepared, listener: Listener) -> dict[str, Any]:
             prepared.run_id,
             pretrained,
         ).run(progress)
-        spent = ledger.spent(run_id=prepared.run_id)
+        spent = ledger.spent(run_id=prepared.run_id).epsilon
     finally:
         ledger.close()
     non_private = None
@@ -287,7 +287,7 @@ def _announce(prepared: Prepared, listener: Listener) -> None:
     forecast = prepared.forecast
     listener.fact(
         "noise",
-        f"{forecast.relative_noise:.3g} x the clip norm on the averaged update of "
+        f"{forecast.ratio:.3g} x the clip norm on the averaged update of "
         f"{forecast.trained_parameters:,} parameters",
     )
     if forecast.warns:

@@ -87,10 +87,10 @@ def show(
     from fedemb.cli.console import print_json
 
     ledger = PrivacyLedger.open(path)
-    spent = ledger.spent()
+    spent = ledger.spent().epsilon
     entries = [
         {
-            "id": e.id,
+            "sequence": e.sequence,
             "run": e.run_id,
             "stage": e.stage,
             "round": e.round_index,
@@ -116,7 +116,7 @@ def show(
     for e in entries:
         state = "committed" if e["committed"] else "reserved"
         print(
-            f"{e['id']:>6}  {e['time']}  {e['run']} {e['stage']} round {e['round']}  "
+            f"{e['sequence']:>6}  {e['time']}  {e['run']} {e['stage']} round {e['round']}  "
             f"z {e['noise_multiplier']:.4g}  q {e['sampling_probability']:.4g}  {state}"
         )
     budget = "none" if ledger.budget_epsilon is None else f"{ledger.budget_epsilon:g}"
