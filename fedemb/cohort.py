@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from accounting import SampledGaussian, Sampler
+from accounting import PrivacyUnit, SampledGaussian, Sampler
 from fedemb.errors import UserError
 from fedemb.permutation import SeatPermutation, mix64
 from fedemb.randomness import KeyStream, RootKey
@@ -108,6 +108,7 @@ class _Seats:
     population: int
     users_per_round: float
     users_per_virtual_client: int = 1
+    unit: PrivacyUnit = PrivacyUnit.USER
 
     accounted_as: ClassVar[Sampler]
 
@@ -133,6 +134,7 @@ class _Seats:
             users_per_round=self.users_per_round,
             users_per_virtual_client=self.users_per_virtual_client,
             noise_multiplier=noise_multiplier,
+            unit=self.unit,
         )
 
 

@@ -79,6 +79,10 @@ class Assembly:
 
     def promise(self) -> Promise:
         """The privacy plan, with calibrated noise where epsilon is the target."""
+        if self.configuration.run.baseline == "dp-sgd":
+            from simulations.dp_sgd import example_level, pooled_examples
+
+            return example_level(self.configuration, pooled_examples(self))
         return make_promise(self.configuration, self.dataset.num_users)
 
     def optimizer(self) -> ServerOptimizer:

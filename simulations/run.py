@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from accounting import PrivacyLedger, PrivacyStatement, epsilon
+from fedemb.budget import LedgerBudget
 from fedemb.errors import UserError
 from fedemb.noise_forecast import NoiseForecast, noise_forecast
 from fedemb.randomness import RootKey
@@ -21,6 +22,7 @@ from simulations.assembly import (
     make_backbone,
 )
 from simulations.config import Configuration
+from simulations.dp_sgd import train_dp_sgd
 from simulations.folder import RunFolder, environment
 from simulations.listener import Listener
 from simulations.outcome import Outcome, write_outcome
@@ -85,6 +87,11 @@ def resume(path: Path, listener: Listener) -> dict[str, Any]:
     folder = RunFolder.open(path)
     key = folder.key()
     configuration = configuration_from_toml((path / "config.toml").read_text())
+    if configuration.run.baseline == "dp-sgd":
+        raise UserError(
+            "the DP-SGD baseline keeps no checkpoints and cannot be resumed; start it "
+            "again with another --out."
+        )
     assembly = assemble(configuration)
     for text in assembly.dataset.provenance.notices:
         listener.notice(text)
@@ -183,17 +190,7 @@ def _train(prepared: Prepared, listener: Listener) -> dict[str, Any]:
     listener.evaluation(progress.rows[0])
     ledger = open_ledger(prepared)
     try:
-        trained = Trainer(
-            assembly,
-            prepared.promise.plan,
-            prepared.key,
-            prepared.engine,
-            listener,
-            folder,
-            ledger,
-            prepared.run_id,
-            pretrained,
-        ).run(progress)
+        trained = _trained(prepared, listener, ledger, pretrained, progress)
         spent = ledger.spent(run_id=prepared.run_id).epsilon
     finally:
         ledger.close()
@@ -212,6 +209,35 @@ def _train(prepared: Prepared, listener: Listener) -> dict[str, Any]:
     report = write_outcome(folder, assembly, backbone, trained, outcome)
     folder.forget_key()
     return report
+
+
+def _trained(
+    prepared: Prepared,
+    listener: Listener,
+    ledger: PrivacyLedger,
+    pretrained: Any,
+    progress: Progress,
+) -> nn.Module:
+    """Train by the algorithm of the run, every round paid from `ledger`."""
+    assembly, plan = prepared.assembly, prepared.promise.plan
+    if assembly.configuration.run.baseline == "dp-sgd":
+        backbone = make_backbone(assembly, 0, pretrained)
+        budget = LedgerBudget(ledger, plan.mechanism, prepared.run_id, planned=plan.rounds)
+        train_dp_sgd(
+            assembly, prepared.promise, backbone, prepared.key, budget, listener, progress
+        )
+        return backbone
+    return Trainer(
+        assembly,
+        plan,
+        prepared.key,
+        prepared.engine,
+        listener,
+        prepared.folder,
+        ledger,
+        prepared.run_id,
+        pretrained,
+    ).run(progress)
 
 
 def _without_noise(
