@@ -81,12 +81,12 @@ class NoiseForecast:
             return f"{self.sentence} That is small enough to learn from."
         fewer = self.trained_parameters * (THRESHOLD / self.relative_noise) ** 2
         return (
-            f"{self.sentence} Above {THRESHOLD:g}, little will be learned. What helps at "
-            f"the same epsilon: {self._cohort_advice()}; fewer trained parameters "
-            f"(--trainable norm, last or names:...; {max(1, math.floor(fewer)):,} would "
-            "do); fewer rounds (--rounds); fewer users per virtual client, if several "
-            "(--users-per-virtual-client); a larger population of real users. Or a "
-            "larger --epsilon."
+            f"{self.sentence} Above {THRESHOLD:g}, little will be learned. What helps "
+            f"at the same epsilon: {self._cohort_advice()}; fewer trained parameters "
+            f"(--trainable norm, last or names:...; {max(1, math.floor(fewer)):,} "
+            "would do); fewer rounds (--rounds); fewer users per virtual client, if "
+            "several (--users-per-virtual-client); a larger population of real users. "
+            "Or a larger --epsilon."
         )
 
     def _cohort_advice(self) -> str:
@@ -132,8 +132,8 @@ def noise_forecast(
         ...     noise_multiplier=0.6,
         ...     expected_virtual_clients=100,
         ... )
-        >>> round(forecast.noise_norm, 3), round(forecast.relative_noise, 3), forecast.warns
-        (0.6, 1.2, True)
+        >>> round(forecast.relative_noise, 3), forecast.warns
+        (1.2, True)
         >>> round(forecast.cohort_factor, 3)  # at the same noise multiplier
         4.0
     """
