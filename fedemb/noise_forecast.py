@@ -3,7 +3,7 @@
 The averaged update of a round carries Gaussian noise of standard deviation z C / m in
 each of d trained coordinates, so noise of norm close to z C sqrt(d) / m (its relative
 spread is about 1 / sqrt(2 d)), while the signal has norm C at most. Their ratio
-z sqrt(d) / m depends on public numbers alone. Where it is well above `WARN_ABOVE` a
+z sqrt(d) / m depends on public numbers alone. Where it is well above `THRESHOLD` a
 round moves the backbone mostly at random.
 """
 
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-WARN_ABOVE = 0.3
+THRESHOLD = 0.3
 """Ratio of noise norm to clip norm above which little is learned (rule of thumb)."""
 
 _PRECISION = 1.02
@@ -27,7 +27,7 @@ class NoiseForecast:
         clip_norm: C, in parameter units.
         noise_multiplier: z; the noise on the sum has standard deviation z * C.
         expected_virtual_clients: m, the divisor of the mean.
-        cohort_factor: how many times larger a cohort brings the ratio to `WARN_ABOVE`;
+        cohort_factor: how many times larger a cohort brings the ratio to `THRESHOLD`;
             1 if it is not above; None if no cohort does.
         recalibrated: whether `cohort_factor` counts that a larger cohort needs more
             noise for the same epsilon; if not, it is a lower bound.
@@ -43,10 +43,10 @@ class NoiseForecast:
     @property
     def noise_norm(self) -> float:
         """Norm of the noise on the averaged update, in parameter units."""
-        return self.ratio * self.clip_norm
+        return self.relative_noise * self.clip_norm
 
     @property
-    def ratio(self) -> float:
+    def relative_noise(self) -> float:
         """Noise norm relative to the clip norm, the most the signal can measure."""
         return _ratio(
             self.noise_multiplier,
@@ -57,34 +57,36 @@ class NoiseForecast:
     @property
     def warns(self) -> bool:
         """Whether little will be learned."""
-        return self.ratio > WARN_ABOVE
+        return self.relative_noise > THRESHOLD
 
     @property
     def sentence(self) -> str:
         """The forecast, in one plain sentence."""
         if self.noise_multiplier == 0:
-            return "No noise is added, so nothing is private."
+            return "No noise is added: nothing about this run is private."
         return (
-            f"The noise on each averaged update has norm {self.noise_norm:.3g}, "
-            f"{self.ratio:.2g} times the clip norm ({self.clip_norm:g}): "
+            f"The noise on each averaged update is {self.relative_noise:.2g} times the "
+            f"clip norm ({self.noise_norm:.2g} against {self.clip_norm:g}; "
             f"{self.trained_parameters:,} trained parameters, "
             f"{self.expected_virtual_clients:,.6g} virtual clients a round, noise "
-            f"multiplier {self.noise_multiplier:.3g}."
+            f"multiplier {self.noise_multiplier:.3g})."
         )
 
     @property
     def advice(self) -> str:
-        """Which knobs would help; empty if no warning is due."""
+        """The sentence, and what follows: which knobs would help, if help is needed."""
+        if self.noise_multiplier == 0:
+            return self.sentence
         if not self.warns:
-            return ""
-        fewer = self.trained_parameters * (WARN_ABOVE / self.ratio) ** 2
+            return f"{self.sentence} That is small enough to learn from."
+        fewer = self.trained_parameters * (THRESHOLD / self.relative_noise) ** 2
         return (
-            f"Above {WARN_ABOVE:g}, little will be learned. What helps at the same "
-            f"epsilon: {self._cohort_advice()}; fewer trained parameters (--trainable "
-            f"norm, last or names:...; about {max(1, math.floor(fewer)):,} would do); "
-            "fewer rounds (--rounds); fewer users per virtual client, if several "
-            "(--users-per-virtual-client); a larger population of real users. Or a "
-            "larger --epsilon."
+            f"{self.sentence} Above {THRESHOLD:g}, little will be learned. What helps "
+            f"at the same epsilon: {self._cohort_advice()}; fewer trained parameters "
+            f"(--trainable norm, last or names:...; {max(1, math.floor(fewer)):,} "
+            "would do); fewer rounds (--rounds); fewer users per virtual client, if "
+            "several (--users-per-virtual-client); a larger population of real users. "
+            "Or a larger --epsilon."
         )
 
     def _cohort_advice(self) -> str:
@@ -130,8 +132,8 @@ def noise_forecast(
         ...     noise_multiplier=0.6,
         ...     expected_virtual_clients=100,
         ... )
-        >>> round(forecast.noise_norm, 3), round(forecast.ratio, 3), forecast.warns
-        (0.6, 1.2, True)
+        >>> round(forecast.relative_noise, 3), forecast.warns
+        (1.2, True)
         >>> round(forecast.cohort_factor, 3)  # at the same noise multiplier
         4.0
     """
@@ -156,9 +158,9 @@ def noise_forecast(
 
     ratio = _ratio(noise_multiplier, trained_parameters, expected_virtual_clients)
     factor: float | None = 1.0
-    if ratio > WARN_ABOVE and calibrate is None:
-        factor = ratio / WARN_ABOVE
-    elif ratio > WARN_ABOVE:
+    if ratio > THRESHOLD and calibrate is None:
+        factor = ratio / THRESHOLD
+    elif ratio > THRESHOLD:
         factor = _least_factor(
             ratio_at, most_virtual_clients / expected_virtual_clients
         )
@@ -183,7 +185,7 @@ def _least_factor(ratio_at: Callable[[float], float], most: float) -> float | No
     low = high = 1.0
     for _ in range(_MOST_DOUBLINGS):
         low, high = high, min(2 * high, most)
-        if ratio_at(high) <= WARN_ABOVE:
+        if ratio_at(high) <= THRESHOLD:
             break
         if high == most:
             return None
@@ -191,5 +193,5 @@ def _least_factor(ratio_at: Callable[[float], float], most: float) -> float | No
         return None
     while high / low > _PRECISION:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if ratio_at(middle) <= WARN_ABOVE else (middle, high)
+        low, high = (low, middle) if ratio_at(middle) <= THRESHOLD else (middle, high)
     return high

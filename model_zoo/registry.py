@@ -38,6 +38,7 @@ _BUILT_IN: Mapping[str, str] = {
     "mobilenet_small": "model_zoo.image.systems:MOBILENET_SMALL",
     "mobilenet_v2": "model_zoo.image.systems:MOBILENET_V2",
     "resnet50": "model_zoo.image.systems:RESNET50",
+    "efficientnet_lite0": "model_zoo.image.systems:EFFICIENTNET_LITE0",
 }
 
 

@@ -1,5 +1,6 @@
 """Normalisation that treats every example alone, and the layers built with it."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,6 +14,35 @@ def group_norm(channels: int, groups: int, eps: float = 1e-5) -> nn.GroupNorm:
     if channels % groups:
         raise ValueError(f"groups={groups} must divide channels={channels}.")
     return nn.GroupNorm(groups, channels, eps=eps)
+
+
+class FrozenNorm(nn.Module):
+    """Batch normalisation with statistics that never change: an affine map per channel.
+
+    Weight and bias can be trained; mean and variance are constants from public
+    pre-training, so that rows stay apart and nothing of a user ends up in a buffer.
+
+    Args:
+        channels: C.
+        eps: added to the variance.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("var", torch.ones(channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[B, C, H, W]` -> `[B, C, H, W]`."""
+        scale = self.weight * (self.var + self.eps).rsqrt()
+        shift = self.bias - self.mean * scale
+        return images * scale[:, None, None] + shift[:, None, None]
 
 
 class ConvNorm(nn.Module):

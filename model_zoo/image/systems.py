@@ -251,3 +251,45 @@ RESNET50 = System(
         ),
     },
 )
+
+_EFFICIENTNET = "model_zoo.image.efficientnet_lite0:EfficientNetLite0"
+
+EFFICIENTNET_LITE0 = System(
+    name="efficientnet_lite0",
+    paper=f"{_DP_FEDEMB}; EfficientNet by Tan and Le (2019), arXiv:1905.11946, its "
+    "Lite variant; adapters by Hu et al. (2021), arXiv:2106.09685",
+    user="a person who owns colour pictures",
+    stages=_STAGES,
+    default_dataset="openclipart",
+    default_configuration="paper",
+    configurations={
+        "paper": _size(
+            "ImageNet weights, frozen, with a new 128-d projection to train",
+            ImageStages(backbone=_EFFICIENTNET, trainable="frozen"),
+            (224, 224, 3),
+            1203,
+        ),
+        "enlarged": _size(
+            "the same; small images are enlarged to 128 pixels a side",
+            ImageStages(
+                backbone=_EFFICIENTNET, trainable="frozen", arguments={"min_side": 128}
+            ),
+            (224, 224, 3),
+            1203,
+        ),
+        "lora": _size(
+            "adapters of rank 4 beside all 1 x 1 convolutions, and the projection",
+            ImageStages(
+                backbone=_EFFICIENTNET, trainable="lora", arguments={"rank": 4}
+            ),
+            (224, 224, 3),
+            1203,
+        ),
+        "tiny": _size(
+            "ImageNet weights, frozen, with a new 32-d projection to train",
+            ImageStages(backbone=_EFFICIENTNET, embedding_dim=32, trainable="frozen"),
+            (64, 64, 3),
+            1203,
+        ),
+    },
+)

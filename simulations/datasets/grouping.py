@@ -29,17 +29,20 @@ def by_user(
 
     Args:
         fields: arrays `[n, ...]`.
-        users: whose row it is, `[n]`.
+        users: whose row it is, `[n]`; empty for held-out rows that are nobody's.
         labels: class of each row, `[n]`.
         held_out: rows for evaluation, bool `[n]`.
         provenance: gets a notice if users have no training rows.
 
     Raises:
-        UserError: no training rows, fewer than two training classes, or no held-out
+        UserError: training rows without users, no training rows, fewer than two training classes, or no held-out
             rows.
     """
     user_names, user_of = numbered(users)
     class_names, class_of = numbered(labels)
+    nameless = int((~held_out & (np.array(users, dtype=object) == "")).sum())
+    if nameless:
+        raise UserError(f"{provenance.name}: {nameless} training rows have no user.")
     require_two_classes(class_of[~held_out], class_names, provenance.name)
     if not held_out.any():
         raise UserError(f"{provenance.name}: no held-out rows to evaluate on.")
@@ -50,10 +53,11 @@ def by_user(
     rows = np.flatnonzero(~held_out)
     rows = rows[np.argsort(user_of[rows], kind="stable")]
     sizes = np.bincount(user_of[rows], minlength=len(user_names))
-    empty = int((sizes == 0).sum())
+    named = len(user_names) - ("" in user_names)
+    empty = named - int((sizes > 0).sum())
     if empty:
         notice = (
-            f"{empty:,} of {len(user_names):,} users have no training examples and "
+            f"{empty:,} of {named:,} users have no training examples and "
             "are left out of the population."
         )
         provenance = replace(provenance, notices=(*provenance.notices, notice))

@@ -96,6 +96,17 @@ def _cards() -> tuple[DatasetCard, ...]:
             module="openclipart",
             options=frozenset({"image_size"}),
         ),
+        DatasetCard(
+            name="inaturalist",
+            description="wildlife photographs by observer, or a stand-in",
+            module="inaturalist",
+            options=_OWN_FILES | {"user_column"},
+            files=(
+                "iNaturalist_train.csv",
+                "federated_train_user_120k.csv",
+                "train2017.json",
+            ),
+        ),
     )
 
 

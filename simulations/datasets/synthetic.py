@@ -33,8 +33,8 @@ _BLOCK = 256  # images rendered at a time: the working set stays in cache
 _HELD_OUT_USERS = np.uint64(1) << np.uint64(62)  # no training user is numbered so high
 
 # How far a user's hand, and each of her drawings, depart from the printed character.
-_HAND = {"angle": 0.2, "slant": 0.25, "size": 0.12, "shift": 1.0, "pen": 0.5}
-_DRAWING = {"angle": 0.25, "slant": 0.25, "size": 0.15, "shift": 2.0, "pen": 0.2}
+_HAND = {"angle": 0.15, "slant": 0.2, "size": 0.12, "shift": 1.0, "pen": 0.5}
+_DRAWING = {"angle": 0.15, "slant": 0.2, "size": 0.15, "shift": 2.8, "pen": 0.2}
 _PEN = 2.4  # half the width of a stroke, in field pixels
 
 
@@ -258,4 +258,4 @@ def _wobble_bank(seed: int, side: int) -> NDArray[np.float32]:
     frequency = draw.uniform(0.4, 1.3, size=(_WOBBLES, 2, 2))
     phase = draw.uniform(0, 2 * np.pi, size=(_WOBBLES, 2, 1))
     waves = np.sin(2 * np.pi * frequency @ position + phase)
-    return np.asarray((2.2 * waves).astype(np.float32))
+    return np.asarray((1.8 * waves).astype(np.float32))

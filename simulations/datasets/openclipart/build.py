@@ -5,7 +5,8 @@ files carry the metadata (RDF: artist, title, keywords, licence), the PNG files 
 same drawings, rendered. The artist becomes the user, the folder the class, title and
 keywords the caption. Left out: `shapes/` and `computer/icons/` (generated series and
 logos of programs), and every file whose metadata do not dedicate it to the public
-domain or do not name an artist.
+domain or do not name an artist. Drawings whose rendering is blank are left out too, and
+so are training copies of a drawing that is also filed in a held-out folder.
 
     apt-get install openclipart-svg openclipart-png
     python -m simulations.datasets.openclipart.build /usr/share/openclipart
@@ -27,11 +28,12 @@ from pyarrow import parquet
 
 SIDE = 64
 QUALITY = 70
+BLANK = 247  # a picture without a darker pixel
 LEFT_OUT = ("shapes", "computer/icons")
 HELD_OUT_SHARE = 0.2
-HELD_OUT_MINIMUM = 4  # works; a class of one cannot be recognised again
+HELD_OUT_SIZES = range(4, 61)  # works: enough to recognise, not a catch-all folder
 _DC = "{http://purl.org/dc/elements/1.1/}"
-_EMAIL = re.compile(r"\s*[(<\[]?\s*[\w.+-]+@[\w-]+\.[\w.]+\s*[)>\]]?")
+_EMAIL = re.compile(r"\s*[(<\[]?\s*[\w.+-]+@[\w.-]+\s*[)>\]]?")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def main() -> None:
     source = parser.parse_args().source
     Image.MAX_IMAGE_PIXELS = None  # one drawing has 231 million; the source is trusted
     target = Path(__file__).parent
-    works = list(read_works(source))
+    works = without_leaks([work for work in read_works(source) if work.image])
     table = pa.Table.from_pylist([asdict(work) for work in works])
     parquet.write_table(
         table,
@@ -103,23 +105,22 @@ def read_metadata(svg: Path) -> tuple[str, str, list[str]]:
         return "", "", []
     creator = work.find(f"{_DC}creator")
     artist = "" if creator is None else " ".join("".join(creator.itertext()).split())
-    title = " ".join((work.findtext(f"{_DC}title") or "").split())
-    items = [
-        e.text for e in work.iterfind(f"{_DC}subject//*") if e.tag.endswith("}li")
-    ]
-    keywords = sorted({" ".join(item.split()) for item in items if item} - {""})
-    return _EMAIL.sub("", artist).strip(), title, keywords
+    title = _EMAIL.sub("", " ".join((work.findtext(f"{_DC}title") or "").split()))
+    items = [e.text for e in work.iterfind(f"{_DC}subject//*") if e.tag.endswith("}li")]
+    words = {_EMAIL.sub("", " ".join(item.split())) for item in items if item}
+    name = _EMAIL.sub("", artist).strip() or artist.partition("@")[0].strip(" <([")
+    return "" if name.startswith("HASH(0x") else name, title, sorted(words - {""})
 
 
 def choose_held_out(works: Counter[str]) -> set[str]:
     """A fifth of the folders, those whose names hash lowest, for evaluation."""
-    large = [folder for folder, count in works.items() if count >= HELD_OUT_MINIMUM]
-    large.sort(key=lambda folder: hashlib.sha256(folder.encode()).hexdigest())
-    return set(large[: round(HELD_OUT_SHARE * len(works))])
+    fit = [folder for folder, count in works.items() if count in HELD_OUT_SIZES]
+    fit.sort(key=lambda folder: hashlib.sha256(folder.encode()).hexdigest())
+    return set(fit[: round(HELD_OUT_SHARE * len(works))])
 
 
 def thumbnail(png: Path) -> bytes:
-    """The drawing on white, fitted into 64 x 64 pixels, as lossy WebP."""
+    """The drawing on white, fitted into 64 x 64 pixels, as WebP; empty if blank."""
     with Image.open(png) as image:
         drawing = image.convert("RGBA")
     box = drawing.getchannel("A").getbbox()
@@ -131,9 +132,17 @@ def thumbnail(png: Path) -> bytes:
     small = page.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     square = Image.new("RGB", (SIDE, SIDE), "white")
     square.paste(small, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
+    if min(low for low, _ in square.getextrema()) > BLANK:
+        return b""
     out = io.BytesIO()
     square.save(out, "WEBP", quality=QUALITY, method=6)
     return out.getvalue()
+
+
+def without_leaks(works: list[Work]) -> list[Work]:
+    """No picture twice in the held-out folders, and none of them in training."""
+    held_out = {work.image: work for work in reversed(works) if work.split == "test"}
+    return [work for work in works if held_out.get(work.image, work) is work]
 
 
 def attribution(works: list[Work]) -> str:

@@ -1,0 +1,261 @@
+"""A data set that is still a list of image files, and the ways to open it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedemb.data import Examples, InMemoryDataset, Provenance
+from fedemb.errors import UserError
+from simulations.datasets import images
+from simulations.datasets.grouping import by_user
+
+MEMORY_LIMIT = 2 << 30
+"""Bytes of decoded images that are held in memory; more must be prepared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Rows of a user-partitioned data set whose images are files (or their content).
+
+    Attributes:
+        images: where each image is, `[n]`.
+        users: whose it is, `[n]`.
+        labels: its class, `[n]`.
+        held_out: whether it is for evaluation, bool `[n]`.
+        provenance: the source record.
+        skip_bad: leave out what cannot be decoded, and say how many.
+
+    Raises:
+        UserError: the columns differ in length.
+    """
+
+    images: Sequence[Path | bytes]
+    users: Sequence[str]
+    labels: Sequence[str]
+    held_out: NDArray[np.bool_]
+    provenance: Provenance
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.users), len(self.labels), len(self.held_out)}
+        if lengths != {len(self.images)}:
+            raise UserError(
+                f"{self.provenance.name}: {len(self.images)} images but columns of "
+                f"{sorted(lengths)} rows."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name_of(self, row: int) -> str:
+        """What to call a row's image in messages."""
+        image = self.images[row]
+        return f"row {row}" if isinstance(image, bytes) else image.name
+
+    def keep(self, rows: NDArray[np.bool_]) -> "Listing":
+        """The listing without the other rows."""
+        kept: list[int] = np.flatnonzero(rows).tolist()
+        return replace(
+            self,
+            images=[self.images[i] for i in kept],
+            users=[self.users[i] for i in kept],
+            labels=[self.labels[i] for i in kept],
+            held_out=self.held_out[kept],
+        )
+
+
+def settle_bad_rows(
+    provenance: Provenance, bad: Sequence[tuple[str, str]], total: int, skip: bool
+) -> Provenance:
+    """Record what was left out, or refuse it.
+
+    Raises:
+        UserError: there are bad rows and they may not be skipped, or all rows are bad.
+    """
+    if not bad:
+        return provenance
+    what = (
+        f"{len(bad):,} of {total:,} rows cannot be used: {images.first_offenders(bad)}"
+    )
+    if not skip:
+        raise UserError(
+            f"{provenance.name}: {what}; repair them, or leave them out with "
+            "--skip-bad."
+        )
+    if len(bad) == total:
+        raise UserError(f"{provenance.name}: {what}; nothing is left.")
+    notice = f"left out: {what}."
+    return replace(provenance, notices=(*provenance.notices, notice))
+
+
+def open_in_memory(
+    listing: Listing, image_size: int | None, channels: int | None = None
+) -> InMemoryDataset:
+    """Decode everything now; every bad image is found before training starts.
+
+    Args:
+        listing: what to decode.
+        image_size: side in pixels; None keeps the size if all images share one, and
+            is 64 with a notice otherwise.
+        channels: 1 or 3; None is 1 if every image is grey.
+
+    Raises:
+        UserError: bad images that may not be skipped, or too many bytes for memory.
+    """
+    total = len(listing)
+    headers, bad = read_headers(listing)
+    good = np.ones(total, dtype=bool)
+    good[list(bad)] = False
+    offenders = [(listing.name_of(i), reason) for i, reason in bad.items()]
+    provenance = listing.provenance
+    if not good.any():
+        settle_bad_rows(provenance, offenders, total, skip=False)
+        raise UserError(f"{provenance.name}: there are no images.")
+    found = {(h.height, h.width) for h in headers}
+    size: tuple[int, int] = (image_size or 64,) * 2
+    if image_size is None and len(found) == 1:
+        size = found.pop()
+    elif image_size is None:
+        notice = f"images of {len(found)} different sizes were stretched to 64 x 64."
+        provenance = replace(provenance, notices=(*provenance.notices, notice))
+    channels = channels or (1 if all(h.grey for h in headers) else 3)
+    refuse_too_large(provenance.name, int(good.sum()), size[0] * size[1] * channels)
+
+    rows: list[int] = np.flatnonzero(good).tolist()
+    pixels = np.empty((len(rows), *size, channels), dtype=np.uint8)
+    sources = [listing.images[i] for i in rows]
+    decoded = np.ones(len(rows), dtype=bool)
+    for position, image in enumerate(images.decode_all(sources, size, channels)):
+        if isinstance(image, images.BadImage):
+            decoded[position] = False
+            offenders.append((listing.name_of(rows[position]), str(image)))
+        else:
+            pixels[position] = image
+    provenance = settle_bad_rows(provenance, offenders, total, listing.skip_bad)
+    kept = [row for row, fine in zip(rows, decoded, strict=True) if fine]
+    if not decoded.all():
+        pixels = pixels[decoded]
+    return by_user(
+        fields={"image": pixels},
+        users=[listing.users[i] for i in kept],
+        labels=[listing.labels[i] for i in kept],
+        held_out=listing.held_out[kept],
+        provenance=replace(provenance, checksum=digest(pixels)),
+    )
+
+
+def read_headers(listing: Listing) -> tuple[list[images.Header], dict[int, str]]:
+    """Headers of the readable images, and the reason of each unreadable one by row."""
+    headers, bad = [], {}
+    for row, source in enumerate(listing.images):
+        try:
+            headers.append(images.read_header(source))
+        except images.BadImage as error:
+            bad[row] = str(error)
+    return headers, bad
+
+
+def refuse_too_large(name: str, rows: int, bytes_each: int) -> None:
+    """Stop before memory runs out.
+
+    Raises:
+        UserError: more than `MEMORY_LIMIT` bytes.
+    """
+    if rows * bytes_each > MEMORY_LIMIT:
+        raise UserError(
+            f"{name}: {rows:,} images of {bytes_each:,} bytes are "
+            f"{rows * bytes_each / 2**30:.1f} GiB, more than is held in memory; give a "
+            "smaller --image-size, or run `fedemb datasets prepare` once."
+        )
+
+
+def digest(*arrays: NDArray[np.generic]) -> str:
+    """Digest of the contents of arrays, 16 hexadecimal digits."""
+    summary = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        summary.update(str((array.dtype, array.shape)).encode())
+        summary.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
+    return summary.hexdigest()
+
+
+class FileDataset:
+    """A `UserDataset` that decodes a user's images when she is drawn.
+
+    For large official sets that were not prepared: correct at once, slower per round.
+
+    Fields: `image` uint8 `[n, side, side, channels]`, `label` int64 `[n]`.
+
+    Args:
+        listing: what there is.
+        side: of the images, in pixels.
+        channels: 1 or 3.
+    """
+
+    def __init__(self, listing: Listing, side: int, channels: int = 3) -> None:
+        rows = {"row": np.arange(len(listing))}
+        self._index = by_user(
+            fields=rows,
+            users=listing.users,
+            labels=listing.labels,
+            held_out=listing.held_out,
+            provenance=listing.provenance,
+        )
+        self._listing, self._side, self._channels = listing, side, channels
+
+    @property
+    def provenance(self) -> Provenance:
+        """The source record."""
+        return self._index.provenance
+
+    @property
+    def num_users(self) -> int:
+        """Number of users with training images."""
+        return self._index.num_users
+
+    @property
+    def num_classes(self) -> int:
+        """Number of training classes."""
+        return self._index.num_classes
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of all classes, by label."""
+        return self._index.class_names
+
+    def user_id(self, index: int) -> str:
+        """The user's name in the files."""
+        return self._index.user_id(index)
+
+    def fetch(self, users: NDArray[np.int64]) -> Examples:
+        """Training examples of `users`, decoded now.
+
+        Raises:
+            UserError: an image cannot be decoded.
+        """
+        return self._decoded(self._index.fetch(users))
+
+    def held_out(self) -> Examples:
+        """The evaluation examples, decoded now."""
+        return self._decoded(self._index.held_out())
+
+    def _decoded(self, rows: Examples) -> Examples:
+        shape = (len(rows), self._side, self._side, self._channels)
+        pixels = np.empty(shape, dtype=np.uint8)
+        numbers: list[int] = rows.fields["row"].tolist()
+        sources = [self._listing.images[i] for i in numbers]
+        for position, image in enumerate(
+            images.decode_all(sources, self._side, self._channels)
+        ):
+            if isinstance(image, images.BadImage):
+                raise UserError(
+                    f"{self._listing.name_of(numbers[position])}: {image}; run "
+                    "`fedemb datasets prepare`, which leaves bad images out and names "
+                    "them."
+                )
+            pixels[position] = image
+        fields = {"image": pixels, "label": rows.fields["label"]}
+        return Examples(fields, rows.offsets)

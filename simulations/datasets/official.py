@@ -1,0 +1,126 @@
+"""What the official splits have in common: tables that name images, users and classes.
+
+The tables are those that TensorFlow Federated and FedVision publish; the images lie
+anywhere below the folder of the tables, as `<image_id>.jpg`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedemb.data import Provenance, Source, UserDataset
+from fedemb.errors import NotAvailable, UserError
+from simulations.datasets import images
+from simulations.datasets.grouping import held_out_classes
+from simulations.datasets.listing import FileDataset, Listing, settle_bad_rows
+from simulations.datasets.registry import LoadOptions, describe
+
+DEFAULT_SIDE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of an official table: image names (without suffix), users and classes."""
+
+    ids: Sequence[str]
+    users: Sequence[str]
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Official:
+    """An official split as read from its tables.
+
+    Attributes:
+        folder: below which the images lie.
+        train: the training rows.
+        test: the evaluation rows; None holds out a fifth of the classes.
+        licence: of the images.
+        description: one sentence.
+    """
+
+    folder: Path
+    train: Table
+    test: Table | None
+    licence: str
+    description: str
+
+
+def find_folder(options: LoadOptions, name: str, files: Sequence[str]) -> Path | None:
+    """The data root, or its subfolder `name`, whichever holds one of `files`."""
+    for folder in (options.root / name, options.root):
+        if any((folder / file).is_file() for file in files):
+            return folder
+    return None
+
+
+def not_found(options: LoadOptions) -> NotAvailable:
+    """What to say when the official files are not there."""
+    return NotAvailable(missing_files(options))
+
+
+def missing_files(options: LoadOptions) -> str:
+    """One sentence: which files were looked for, and where."""
+    card = describe(options.name)
+    return (
+        f"None of {', '.join(card.files)} is in {options.root / card.name} or "
+        f"{options.root}; put the official files there, or name their folder with "
+        "--root."
+    )
+
+
+def listing(official: Official, options: LoadOptions) -> Listing:
+    """Look up the image files of an official split.
+
+    Raises:
+        UserError: images are missing and `skip_bad` is not set, or repeated rows.
+    """
+    train, test = official.train, official.test
+    repeated = len(train.ids) - len(set(train.ids))
+    if repeated:
+        raise UserError(
+            f"{options.name}: {repeated} images are listed more than once in the "
+            "training table; an image must have one user."
+        )
+    found = images.image_files(official.folder)
+    tables = [train] if test is None else [train, test]
+    ids = [i for table in tables for i in table.ids]
+    labels = [i for table in tables for i in table.labels]
+    notices: tuple[str, ...] = ()
+    if test is None:
+        held_out = held_out_classes(labels, options.seed)
+        notices = (
+            f"no test table: the classes of {int(held_out.sum()):,} images, a fifth "
+            f"chosen with seed {options.seed}, are held out for evaluation.",
+        )
+    else:
+        held_out = np.arange(len(ids)) >= len(train.ids)
+    missing = [(f"{i}.jpg", "no such file") for i in ids if i not in found]
+    provenance = settle_bad_rows(
+        Provenance(
+            name=options.name,
+            source=Source.REAL,
+            licence=official.licence,
+            description=official.description,
+            notices=notices,
+        ),
+        missing,
+        len(ids),
+        options.skip_bad,
+    )
+    rows = Listing(
+        images=[found.get(i, official.folder / f"{i}.jpg") for i in ids],
+        users=[user for table in tables for user in table.users],
+        labels=labels,
+        held_out=held_out,
+        provenance=provenance,
+        skip_bad=options.skip_bad,
+    )
+    return rows.keep(np.array([i in found for i in ids])) if missing else rows
+
+
+def open_files(rows: Listing, options: LoadOptions) -> UserDataset:
+    """The split, decoded as it is drawn; 64 pixels in colour unless told otherwise."""
+    return FileDataset(rows, options.image_size or DEFAULT_SIDE)
