@@ -1,0 +1,139 @@
+"""Flower's simulation engine with workers as nodes, on this machine.
+
+Flower's engine wants to call us. Here it does so in a thread of its own, which hands out
+its `Grid` and waits: the caller keeps its thread, and with it Ctrl-C, its progress bar
+and its database connections.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+
+from fedemb.errors import NotAvailable, UserError
+from simulations.flower.client import client_app
+from simulations.flower.runner import FlowerRunner, Patience
+from simulations.worker import WorkerFailed, WorkerSpecification
+
+T = TypeVar("T")
+_OBJECT_STORE = 256 * 2**20  # bytes; Ray takes a third of the memory if it may
+
+
+def run_in_flower(
+    train_with: Callable[[FlowerRunner], T],
+    specification: WorkerSpecification,
+    workers: int,
+    patience: Patience | None = None,
+) -> T:
+    """Call `train_with` with a runner on simulated nodes; returns or raises as it does.
+
+    Raises:
+        WorkerFailed: if the simulation engine cannot start or breaks down.
+    """
+    with flower_simulation(specification, workers, patience) as runner:
+        return train_with(runner)
+
+
+@contextmanager
+def flower_simulation(
+    specification: WorkerSpecification, workers: int, patience: Patience | None = None
+) -> Iterator[FlowerRunner]:
+    """A simulated federation of `workers` nodes, one process each, while in the block.
+
+    Ray listens on the loopback interface only, without dashboard or usage statistics.
+    Worker processes that die are started again.
+
+    Raises:
+        UserError: if there is no worker.
+        NotAvailable: if Ray is not installed.
+        WorkerFailed: if the simulation engine cannot start or breaks down.
+    """
+    if workers < 1:
+        raise UserError(f"workers={workers} must be at least 1.")
+    _require_ray()
+    engine = _Engine(workers)
+    thread = threading.Thread(target=engine.run, name="flower-simulation")
+    thread.start()
+    try:
+        engine.ready.wait()
+        engine.check()
+        yield FlowerRunner(engine.grid, specification, workers, patience, engine.check)
+    finally:
+        engine.finished.set()
+        thread.join()
+
+
+@dataclass
+class _Engine:
+    """The simulation, run in its own thread until `finished`."""
+
+    workers: int
+    ready: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+    grid: Grid = field(init=False)
+
+    def run(self) -> None:
+        """Start the engine and stay until it ends."""
+        server = ServerApp()
+
+        @server.main()
+        def lend(grid: Grid, context: Context) -> None:
+            self.grid = grid
+            self.ready.set()
+            self.finished.wait()
+
+        chatter = logging.getLogger("flwr")
+        level = chatter.level
+        chatter.setLevel(logging.ERROR)
+        try:
+            run_simulation(
+                server_app=server,
+                client_app=client_app,
+                num_supernodes=self.workers,
+                backend_config=_backend(self.workers),
+            )
+        except BaseException as error:  # handed to the caller's thread by `check`
+            self.error = error
+        finally:
+            chatter.setLevel(level)
+            if not self.finished.is_set() and self.error is None:
+                self.error = RuntimeError("the engine stopped by itself")
+            self.finished.set()
+            self.ready.set()
+
+    def check(self) -> None:
+        """Raise if the engine has broken down."""
+        if self.error is not None:
+            raise WorkerFailed(
+                f"Flower's simulation engine stopped: {self.error}; --runner inline "
+                "does without it."
+            ) from self.error
+
+
+def _backend(workers: int) -> dict[str, dict[str, str | int | float | bool]]:
+    return {
+        "init_args": {
+            "num_cpus": workers,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE,
+            "_node_ip_address": "127.0.0.1",
+        },
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0, "max_restarts": -1},
+    }
+
+
+def _require_ray() -> None:
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise NotAvailable(
+            "Flower's simulation engine needs Ray, which is not installed: "
+            "pip install 'fedemb[flower]', or use --runner processes."
+        ) from error
