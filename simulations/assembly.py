@@ -257,11 +257,23 @@ def device(configuration: Configuration) -> torch.device:
         raise UserError(f"run.device={name!r} is not a device of this machine.") from error
 
 
+def client_key(key: RootKey, stage: int) -> RootKey:
+    """Root of the clients' local randomness; tells nothing about the noise's key."""
+    return RootKey(key.derive("clients", stage), key.seeded)
+
+
+def worker_runner(client_key: RootKey, *, configuration: str, stage: int) -> InlineRunner:
+    """What a worker elsewhere builds from the run's resolved configuration (TOML)."""
+    assembly = assemble(configuration_from_toml(configuration))
+    backbone = make_backbone(assembly, stage)
+    return inline_runner(assembly, stage, backbone, client_key, EngineChoice())
+
+
 def inline_runner(
     assembly: Assembly,
     stage: int,
     backbone: nn.Module,
-    key: RootKey,
+    client_key: RootKey,
     engine: EngineChoice,
 ) -> InlineRunner:
     """A runner in this process. It never sees the key of the noise."""
@@ -271,7 +283,7 @@ def inline_runner(
         backbone=backbone,
         layout=assembly.layout(stage, backbone),
         recipe=assembly.configuration.local,
-        key=RootKey(key.derive("clients", stage), key.seeded),
+        key=client_key,
         engine=engine,
         device=device(assembly.configuration),
     )

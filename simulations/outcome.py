@@ -92,7 +92,7 @@ def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
             "epsilon_spent": spent if math.isfinite(spent) else None,
             "extrapolated": outcome.statement.extrapolated,
             "seeded": outcome.statement.seeded,
-            "relative_noise": outcome.forecast.ratio,
+            "relative_noise": outcome.forecast.relative_noise,
         },
         "rounds_completed": progress.rounds,
         "stopped_early": progress.exhausted,

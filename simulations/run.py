@@ -313,7 +313,7 @@ def _announce(prepared: Prepared, listener: Listener) -> None:
     forecast = prepared.forecast
     listener.fact(
         "noise",
-        f"{forecast.ratio:.3g} x the clip norm on the averaged update of "
+        f"{forecast.relative_noise:.3g} x the clip norm on the averaged update of "
         f"{forecast.trained_parameters:,} parameters",
     )
     if forecast.warns:

@@ -1,4 +1,4 @@
-"""Which runner trains the virtual clients."""
+"""Which runner trains the virtual clients: this process, other processes, or Flower."""
 
 import os
 from collections.abc import Callable
@@ -6,10 +6,13 @@ from typing import TypeVar
 
 from torch import nn
 
+from fedemb.errors import NotAvailable
 from fedemb.randomness import RootKey
 from fedemb.round import ClientRunner
 from fedemb.runner import EngineChoice
-from simulations.assembly import Assembly, inline_runner
+from simulations.assembly import Assembly, client_key, inline_runner
+from simulations.processes import ProcessRunner
+from simulations.worker import WorkerSpecification, state_arrays
 
 Result = TypeVar("Result")
 
@@ -25,11 +28,39 @@ def with_runner(
     """Call `go` with the configured runner, and tidy up after it.
 
     All runners return the same exact sums for equal deltas.
+
+    Raises:
+        NotAvailable: if Flower is asked for and not installed.
     """
     kind = assembly.configuration.run.runner
     if kind == "inline":
-        return go(inline_runner(assembly, stage, backbone, key, engine))
-    raise NotImplementedError(kind)
+        return go(inline_runner(assembly, stage, backbone, client_key(key, stage), engine))
+    described = specification(assembly, stage, backbone, key, engine)
+    if kind == "processes":
+        with ProcessRunner(described.build, workers(assembly), engine.chunk) as runner:
+            return go(runner)
+    try:
+        from simulations.flower.simulation import run_in_flower
+    except ImportError as error:
+        raise NotAvailable(
+            "--runner flower needs Flower: pip install 'fedemb[flower]'."
+        ) from error
+    return run_in_flower(go, described, workers(assembly))
+
+
+def specification(
+    assembly: Assembly, stage: int, backbone: nn.Module, key: RootKey, engine: EngineChoice
+) -> WorkerSpecification:
+    """How workers elsewhere build their runners."""
+    configuration = assembly.configuration
+    fresh = stage == 0 and configuration.model.pretrained == "none"
+    return WorkerSpecification(
+        factory="simulations.assembly:worker_runner",
+        arguments={"configuration": configuration.to_toml(), "stage": stage},
+        client_key=client_key(key, stage),
+        engine=engine,
+        state={} if fresh else state_arrays(backbone),
+    )
 
 
 def workers(assembly: Assembly) -> int:

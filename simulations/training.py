@@ -21,7 +21,13 @@ from fedemb.runner import EngineChoice
 from fedemb.server import ServerState
 from fedemb.train import train
 from fedemb.tuning import choose_engine
-from simulations.assembly import Assembly, device, inline_runner, make_backbone
+from simulations.assembly import (
+    Assembly,
+    client_key,
+    device,
+    inline_runner,
+    make_backbone,
+)
 from simulations.folder import RunFolder, environment
 from simulations.listener import Listener
 from simulations.runners import with_runner
@@ -196,7 +202,7 @@ def evaluate(assembly: Assembly, stage: int, backbone: nn.Module) -> dict[str, f
 def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineChoice:
     """Measure the engines on public rows and take the fastest; says so."""
     backbone = make_backbone(assembly, 0)
-    runner = inline_runner(assembly, 0, backbone, key, EngineChoice())
+    runner = inline_runner(assembly, 0, backbone, client_key(key, 0), EngineChoice())
     theta = runner.layout.flatten(dict(backbone.named_parameters()))
     rows = TYPICAL_ROWS * assembly.configuration.privacy.users_per_virtual_client
     choice, measured = choose_engine(
