@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,15 +167,3 @@ def _guarded() -> Iterator[None]:
     except Exception as error:  # OSError, SyntaxError, struct.error, IndexError, ...
         lines = str(error).splitlines() or [type(error).__name__]
         raise BadImage(lines[0][:80]) from error
-
-
-def first_offenders(bad: Iterable[tuple[str, str]], count: int = 3) -> str:
-    """`a.png (truncated), b.png (no such file), ...` for messages.
-
-    Example:
-        >>> first_offenders([("a", "x"), ("b", "y")], count=1)
-        'a (x), ...'
-    """
-    listed = list(bad)
-    text = ", ".join(f"{name} ({reason})" for name, reason in listed[:count])
-    return text + (", ..." if len(listed) > count else "")
