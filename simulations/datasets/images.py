@@ -164,6 +164,8 @@ def _guarded() -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise BadImage("no such file") from error
-    except Exception as error:  # OSError, SyntaxError, struct.error, IndexError, ...
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise BadImage(lines[0][:80]) from error
+    except Exception as error:  # UnidentifiedImageError, OSError, SyntaxError, struct.error, IndexError, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        if reason.startswith("cannot identify"):
+            reason = "not an image of a known format"
+        raise BadImage(reason) from error

@@ -113,20 +113,25 @@ def truncated_jpeg():
 
 
 def bomb(side):
-    """A valid PNG header that claims many pixels."""
+    """A PNG of a few bytes that claims many pixels."""
+
+    def chunk(kind, content):
+        body = kind + content
+        length, check = struct.pack(">I", len(content)), zlib.crc32(body)
+        return length + body + struct.pack(">I", check)
+
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    chunk = b"IHDR" + header
-    body = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return b"\x89PNG\r\n\x1a\n" + body
+    pixels = chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels
 
 
 BROKEN = {
     "truncated": (truncated_jpeg(), "truncated"),
     "bomb": (bomb(60_000), "exceeds limit"),
     "huge": (bomb(9_000), "too large"),
-    "empty": (b"", "cannot identify"),
-    "text": (b"hello", "cannot identify"),
-    "svg": (b"<svg/>", "cannot identify"),
+    "empty": (b"", "not an image"),
+    "text": (b"hello", "not an image"),
+    "svg": (b"<svg/>", "not an image"),
     "half a png": (png(3, "RGB", (200, 200))[:60], ""),
 }
 
