@@ -57,9 +57,12 @@ def create(path: Path, header: dict[str, Any]) -> None:
     Raises:
         LedgerError: if something is already there, or the folder cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise LedgerError(f"{path} could not be created: {problem}.") from None
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
         draft.unlink(missing_ok=True)
         connection = sqlite3.connect(draft)
         with connection:

@@ -124,8 +124,12 @@ def _next(
 ) -> float:
     """The next noise multiplier to try."""
     if math.isinf(high):
-        rise = 2.0 if math.isinf(cost_low) else min(2.0, max(1.02, cost_low / aim))
-        return low * rise
+        if math.isinf(cost_low):
+            return 2 * low
+        # Epsilon falls like 1/z^2 while it is large and like 1/z once it is small.
+        ratio = cost_low / aim
+        rise = ratio if cost_low < 1 else 1.1 * math.sqrt(ratio)
+        return low * min(1e3, max(1.02, rise))
     if math.isnan(cost_low):
         fall = max(0.5, min(0.98, cost_high / aim)) if cost_high > 0 else 0.5
         return max(high * fall, _LEAST_NOISE)

@@ -148,6 +148,9 @@ def _pld_epsilon(
         return math.inf
     if not any(rounds for _, rounds in spends):
         return 0.0
+    if not pld.resolves([_step(m, rounds) for m, rounds in spends if rounds]):
+        # Losses in the thousands: a grid gains nothing over this upper bound.
+        return rdp_epsilon(spends, delta) if rdp_supports(spends) else math.inf
     total = total_pld(spends, relative_width=relative_width)
     return float(total.get_epsilon_for_delta(delta))
 

@@ -30,6 +30,7 @@ SMALLEST_DELTA = 1e-12
 """Below it the rounding of fast Fourier transforms is no longer negligible."""
 
 _LARGEST_WIDTH = 0.05
+_LEAST_NOISE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,11 @@ def compose(
     return total
 
 
+def resolves(steps: Sequence[Step]) -> bool:
+    """Whether losses are small enough for a grid; they are up to epsilon ~ 1000."""
+    return all(step.merged.noise_multiplier >= _LEAST_NOISE for step in steps)
+
+
 def check_delta(delta: float) -> None:
     """Refuse a delta that double-precision convolutions cannot resolve."""
     if delta < SMALLEST_DELTA:
@@ -126,9 +132,8 @@ def _width(parts: Sequence[Step], relative: float) -> float:
         return _LARGEST_WIDTH
     mean_square = sum(part.count * part.second_moment for part in parts) / count
     widest = max(2 * part.largest_loss for part in parts)
-    return min(
-        max(relative * math.sqrt(mean_square), widest / MOST_CELLS), _LARGEST_WIDTH
-    )
+    fine = min(relative * math.sqrt(mean_square), _LARGEST_WIDTH)
+    return max(fine, widest / MOST_CELLS)
 
 
 def _single(part: Step, width: float, pessimistic: bool) -> Any:

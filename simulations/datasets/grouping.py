@@ -35,8 +35,8 @@ def by_user(
         provenance: gets a notice if users have no training rows.
 
     Raises:
-        UserError: training rows without users, no training rows, fewer than two training classes, or no held-out
-            rows.
+        UserError: training rows without users, no training rows, fewer than two
+            training classes, or no held-out rows.
     """
     user_names, user_of = numbered(users)
     class_names, class_of = numbered(labels)

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,18 +164,8 @@ def _guarded() -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise BadImage("no such file") from error
-    except Exception as error:  # OSError, SyntaxError, struct.error, IndexError, ...
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise BadImage(lines[0][:80]) from error
-
-
-def first_offenders(bad: Iterable[tuple[str, str]], count: int = 3) -> str:
-    """`a.png (truncated), b.png (no such file), ...` for messages.
-
-    Example:
-        >>> first_offenders([("a", "x"), ("b", "y")], count=1)
-        'a (x), ...'
-    """
-    listed = list(bad)
-    text = ", ".join(f"{name} ({reason})" for name, reason in listed[:count])
-    return text + (", ..." if len(listed) > count else "")
+    except Exception as error:  # UnidentifiedImageError, OSError, SyntaxError, struct.error, IndexError, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        if reason.startswith("cannot identify"):
+            reason = "not an image of a known format"
+        raise BadImage(reason) from error

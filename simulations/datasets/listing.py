@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ from numpy.typing import NDArray
 from fedemb.data import Examples, InMemoryDataset, Provenance
 from fedemb.errors import UserError
 from simulations.datasets import images
+from simulations.datasets.bad_rows import BadRows
 from simulations.datasets.grouping import by_user
+
+DEFAULT_SIDE = 64
+"""Side of images that have no common size of their own, in pixels."""
 
 MEMORY_LIMIT = 2 << 30
 """Bytes of decoded images that are held in memory; more must be prepared."""
@@ -51,10 +56,13 @@ class Listing:
     def __len__(self) -> int:
         return len(self.images)
 
-    def name_of(self, row: int) -> str:
-        """What to call a row's image in messages."""
-        image = self.images[row]
-        return f"row {row}" if isinstance(image, bytes) else image.name
+    @cached_property
+    def names(self) -> list[str]:
+        """What to call each row's image in messages."""
+        return [
+            f"row {row}" if isinstance(image, bytes) else image.name
+            for row, image in enumerate(self.images)
+        ]
 
     def keep(self, rows: NDArray[np.bool_]) -> "Listing":
         """The listing without the other rows."""
@@ -66,30 +74,6 @@ class Listing:
             labels=[self.labels[i] for i in kept],
             held_out=self.held_out[kept],
         )
-
-
-def settle_bad_rows(
-    provenance: Provenance, bad: Sequence[tuple[str, str]], total: int, skip: bool
-) -> Provenance:
-    """Record what was left out, or refuse it.
-
-    Raises:
-        UserError: there are bad rows and they may not be skipped, or all rows are bad.
-    """
-    if not bad:
-        return provenance
-    what = (
-        f"{len(bad):,} of {total:,} rows cannot be used: {images.first_offenders(bad)}"
-    )
-    if not skip:
-        raise UserError(
-            f"{provenance.name}: {what}; repair them, or leave them out with "
-            "--skip-bad."
-        )
-    if len(bad) == total:
-        raise UserError(f"{provenance.name}: {what}; nothing is left.")
-    notice = f"left out: {what}."
-    return replace(provenance, notices=(*provenance.notices, notice))
 
 
 def open_in_memory(
@@ -106,57 +90,57 @@ def open_in_memory(
     Raises:
         UserError: bad images that may not be skipped, or too many bytes for memory.
     """
-    total = len(listing)
-    headers, bad = read_headers(listing)
-    good = np.ones(total, dtype=bool)
-    good[list(bad)] = False
-    offenders = [(listing.name_of(i), reason) for i, reason in bad.items()]
+    bad = BadRows(len(listing))
+    headers = read_headers(listing, bad)
     provenance = listing.provenance
-    if not good.any():
-        settle_bad_rows(provenance, offenders, total, skip=False)
+    if not headers:
+        bad.settle(provenance, skip=False, names=listing.names)
         raise UserError(f"{provenance.name}: there are no images.")
-    found = {(h.height, h.width) for h in headers}
-    size: tuple[int, int] = (image_size or 64,) * 2
+    found = {(header.height, header.width) for header in headers}
+    size: tuple[int, int] = (image_size or DEFAULT_SIDE,) * 2
     if image_size is None and len(found) == 1:
         size = found.pop()
     elif image_size is None:
-        notice = f"images of {len(found)} different sizes were stretched to 64 x 64."
+        notice = (
+            f"images of {len(found)} different sizes were stretched to "
+            f"{DEFAULT_SIDE} x {DEFAULT_SIDE} pixels."
+        )
         provenance = replace(provenance, notices=(*provenance.notices, notice))
-    channels = channels or (1 if all(h.grey for h in headers) else 3)
-    refuse_too_large(provenance.name, int(good.sum()), size[0] * size[1] * channels)
+    channels = channels or (1 if all(header.grey for header in headers) else 3)
+    refuse_too_large(provenance.name, len(headers), size[0] * size[1] * channels)
 
-    rows: list[int] = np.flatnonzero(good).tolist()
+    rows: list[int] = np.flatnonzero(bad.good).tolist()
     pixels = np.empty((len(rows), *size, channels), dtype=np.uint8)
-    sources = [listing.images[i] for i in rows]
-    decoded = np.ones(len(rows), dtype=bool)
-    for position, image in enumerate(images.decode_all(sources, size, channels)):
+    sources = [listing.images[row] for row in rows]
+    decoded = images.decode_all(sources, size, channels)
+    for position, (row, image) in enumerate(zip(rows, decoded, strict=True)):
         if isinstance(image, images.BadImage):
-            decoded[position] = False
-            offenders.append((listing.name_of(rows[position]), str(image)))
+            bad.add(row, str(image))
         else:
             pixels[position] = image
-    provenance = settle_bad_rows(provenance, offenders, total, listing.skip_bad)
-    kept = [row for row, fine in zip(rows, decoded, strict=True) if fine]
-    if not decoded.all():
-        pixels = pixels[decoded]
+    provenance = bad.settle(provenance, listing.skip_bad, listing.names)
+    fine = bad.good
+    kept = listing.keep(fine)
+    if len(kept) < len(pixels):
+        pixels = pixels[fine[rows]]
     return by_user(
         fields={"image": pixels},
-        users=[listing.users[i] for i in kept],
-        labels=[listing.labels[i] for i in kept],
-        held_out=listing.held_out[kept],
+        users=kept.users,
+        labels=kept.labels,
+        held_out=kept.held_out,
         provenance=replace(provenance, checksum=digest(pixels)),
     )
 
 
-def read_headers(listing: Listing) -> tuple[list[images.Header], dict[int, str]]:
-    """Headers of the readable images, and the reason of each unreadable one by row."""
-    headers, bad = [], {}
+def read_headers(listing: Listing, bad: BadRows) -> list[images.Header]:
+    """Headers of the readable images; the others go to `bad`."""
+    headers = []
     for row, source in enumerate(listing.images):
         try:
             headers.append(images.read_header(source))
         except images.BadImage as error:
-            bad[row] = str(error)
-    return headers, bad
+            bad.add(row, str(error))
+    return headers
 
 
 def refuse_too_large(name: str, rows: int, bytes_each: int) -> None:
@@ -252,7 +236,7 @@ class FileDataset:
         ):
             if isinstance(image, images.BadImage):
                 raise UserError(
-                    f"{self._listing.name_of(numbers[position])}: {image}; run "
+                    f"{self._listing.names[numbers[position]]}: {image}; run "
                     "`fedemb datasets prepare`, which leaves bad images out and names "
                     "them."
                 )

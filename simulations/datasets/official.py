@@ -5,7 +5,7 @@ anywhere below the folder of the tables, as `<image_id>.jpg`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,10 @@ import numpy as np
 from fedemb.data import Provenance, Source, UserDataset
 from fedemb.errors import NotAvailable, UserError
 from simulations.datasets import images
+from simulations.datasets.bad_rows import BadRows
 from simulations.datasets.grouping import held_out_classes
-from simulations.datasets.listing import FileDataset, Listing, settle_bad_rows
+from simulations.datasets.listing import DEFAULT_SIDE, FileDataset, Listing
 from simulations.datasets.registry import LoadOptions, describe
-
-DEFAULT_SIDE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,28 +96,27 @@ def listing(official: Official, options: LoadOptions) -> Listing:
         )
     else:
         held_out = np.arange(len(ids)) >= len(train.ids)
-    missing = [(f"{i}.jpg", "no such file") for i in ids if i not in found]
-    provenance = settle_bad_rows(
-        Provenance(
-            name=options.name,
-            source=Source.REAL,
-            licence=official.licence,
-            description=official.description,
-            notices=notices,
-        ),
-        missing,
-        len(ids),
-        options.skip_bad,
+    bad = BadRows(len(ids))
+    for row, image in enumerate(ids):
+        if image not in found:
+            bad.add(row, "no such file")
+    provenance = Provenance(
+        name=options.name,
+        source=Source.REAL,
+        licence=official.licence,
+        description=official.description,
+        notices=notices,
     )
     rows = Listing(
-        images=[found.get(i, official.folder / f"{i}.jpg") for i in ids],
+        images=[found.get(image, official.folder / f"{image}.jpg") for image in ids],
         users=[user for table in tables for user in table.users],
         labels=labels,
         held_out=held_out,
         provenance=provenance,
         skip_bad=options.skip_bad,
     )
-    return rows.keep(np.array([i in found for i in ids])) if missing else rows
+    provenance = bad.settle(provenance, options.skip_bad, rows.names)
+    return replace(rows.keep(bad.good), provenance=provenance) if len(bad) else rows
 
 
 def open_files(rows: Listing, options: LoadOptions) -> UserDataset:

@@ -107,6 +107,24 @@ def _cards() -> tuple[DatasetCard, ...]:
                 "train2017.json",
             ),
         ),
+        DatasetCard(
+            name="folder:PATH",
+            description="your images, with PATH/metadata.csv beside them",
+            module="folder",
+            options=_OWN_FILES | _COLUMNS,
+        ),
+        DatasetCard(
+            name="npz:PATH",
+            description="your arrays images, labels, users[, split]",
+            module="npz",
+            options=_OWN_FILES | _COLUMNS,
+        ),
+        DatasetCard(
+            name="parquet:PATH",
+            description="your table with columns of images, labels and users",
+            module="parquet",
+            options=_OWN_FILES | _COLUMNS,
+        ),
     )
 
 

@@ -132,7 +132,7 @@ def thumbnail(png: Path) -> bytes:
     small = page.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     square = Image.new("RGB", (SIDE, SIDE), "white")
     square.paste(small, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
-    if min(low for low, _ in square.getextrema()) > BLANK:
+    if square.point(lambda level: level <= BLANK).getbbox() is None:
         return b""
     out = io.BytesIO()
     square.save(out, "WEBP", quality=QUALITY, method=6)

@@ -24,7 +24,7 @@ def save_csv(path, header, rows):
         csv.writer(stream).writerows([header, *rows])
 
 
-@pytest.fixture()
+@pytest.fixture
 def tff(tmp_path):
     """TFF's two tables; image files lie in nested folders."""
     header = ["image_id", "class", "user_120k", "geo_100", "geo_300", "geo_1k"]

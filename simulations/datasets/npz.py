@@ -1,0 +1,115 @@
+"""`npz:PATH`: arrays `images`, `labels`, `users` and maybe `split` in one file."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedemb.data import InMemoryDataset, Provenance, Source
+from fedemb.errors import NotAvailable, UserError
+from simulations.datasets.arrays import as_images, resized
+from simulations.datasets.bad_rows import BadRows
+from simulations.datasets.grouping import by_user
+from simulations.datasets.listing import digest
+from simulations.datasets.partitions import is_partition
+from simulations.datasets.registry import LoadOptions
+from simulations.datasets.rows import clean_names, split_rows, users_of
+
+BYTES_LIMIT = 8 << 30
+"""Uncompressed bytes an archive may claim; more is refused unread."""
+
+
+def load(options: LoadOptions) -> InMemoryDataset:
+    """The arrays, checked; nothing in the file is executed (pickles are refused).
+
+    Raises:
+        NotAvailable: no such file.
+        UserError: not such an archive, arrays of different lengths, bad rows that may
+            not be skipped, or nothing to train on.
+    """
+    image_name = options.image_column or "images"
+    label_name = options.label_column or "labels"
+    user_name = options.user_column or "users"
+    needed = [image_name, label_name]
+    if not is_partition(user_name):
+        needed.append(user_name)
+    arrays = read_arrays(Path(options.path), needed, optional=("split",))
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"{options.name}: arrays differ in length: {lengths}.")
+    if not lengths[image_name]:
+        raise UserError(f"{options.name}: there are no images.")
+
+    bad = BadRows(lengths[image_name])
+    images = as_images(arrays[image_name], options.name, bad)
+    labels = clean_names(arrays[label_name], "label", bad)
+    users, of_users = users_of(
+        arrays.get(user_name), user_name, labels, options.seed, bad
+    )
+    held_out, of_split = split_rows(arrays.get("split"), labels, options.seed, bad)
+    provenance = Provenance(
+        name=options.name,
+        source=Source.REAL,
+        checksum=digest(*arrays.values()),
+        description=f"arrays of {options.path}",
+        notices=of_users + of_split,
+    )
+    provenance = bad.settle(provenance, options.skip_bad)
+    good = bad.good
+    if len(bad):
+        images = images[good]
+    return by_user(
+        fields={"image": resized(images, options.image_size)},
+        users=[user for user, fine in zip(users, good, strict=True) if fine],
+        labels=[label for label, fine in zip(labels, good, strict=True) if fine],
+        held_out=held_out[good],
+        provenance=provenance,
+    )
+
+
+def read_arrays(
+    path: Path, needed: list[str], optional: tuple[str, ...] = ()
+) -> dict[str, NDArray[np.generic]]:
+    """Named arrays of an npz file.
+
+    Raises:
+        NotAvailable: no such file.
+        UserError: not an npz file, larger than `BYTES_LIMIT`, an array is missing,
+            damaged, without rows, or holds Python objects.
+    """
+    if not path.is_file():
+        raise NotAvailable(f"{path} does not exist.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(item.file_size for item in archive.infolist())
+            members = [item.filename.removesuffix(".npy") for item in archive.filelist]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path} is not an npz file: {error}.") from error
+    if claimed > BYTES_LIMIT:
+        raise UserError(
+            f"{path} unpacks to {claimed / 2**30:.1f} GiB, more than the limit of "
+            f"{BYTES_LIMIT >> 30} GiB; store smaller images or several files."
+        )
+    missing = [name for name in needed if name not in members]
+    if missing:
+        raise UserError(
+            f"{path}: array {missing[0]!r} is missing; the file has "
+            f"{', '.join(members) or 'none'}, and needs {', '.join(needed)}."
+        )
+    wanted = [*needed, *(name for name in optional if name in members)]
+    arrays = {}
+    with np.load(path, allow_pickle=False) as content:
+        for name in wanted:
+            try:
+                arrays[name] = content[name]
+            except Exception as error:  # zlib, zip, header and type errors alike
+                raise UserError(
+                    f"{path}: array {name!r} cannot be read ({error}); arrays of "
+                    "Python objects are not accepted."
+                ) from error
+            if not isinstance(arrays[name], np.ndarray):
+                raise UserError(f"{path}: {name!r} cannot be read as an array.")
+            if arrays[name].ndim < 1:
+                raise UserError(f"{path}: array {name!r} is a single value, not rows.")
+    return arrays

@@ -1,0 +1,349 @@
+"""Your own data: folders, arrays and tables, whole and broken."""
+
+import csv
+import io
+import os
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from fedemb.data import Source
+from fedemb.errors import NotAvailable, UserError
+from simulations.datasets import load
+
+USERS = [f"u{i % 3}" for i in range(12)]
+LABELS = [f"c{i % 4}" for i in range(12)]
+
+
+def png(value=0, mode="L", size=(10, 10)):
+    out = io.BytesIO()
+    Image.new(mode, size, value).save(out, "PNG")
+    return out.getvalue()
+
+
+def write_folder(folder, contents=None, names=None, header=None, split=None):
+    folder.mkdir(exist_ok=True)
+    contents = contents or {f"{i}.png": png(i) for i in range(12)}
+    names = names or list(contents)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    columns = [names, USERS, LABELS] + ([split] if split else [])
+    header = header or ["file_name", "user_id", "label"] + (["split"] if split else [])
+    with (folder / "metadata.csv").open("w", newline="") as stream:
+        rows = zip(*columns, strict=False)
+        csv.writer(stream).writerows([header, *rows])
+    return f"folder:{folder}"
+
+
+def save_npz(path, **arrays):
+    content = {
+        "images": np.arange(12 * 64, dtype=np.uint8).reshape(12, 8, 8),
+        "labels": np.array(LABELS),
+        "users": np.array(USERS),
+    }
+    content.update(arrays)
+    np.savez_compressed(path, **{k: v for k, v in content.items() if v is not None})
+    return f"npz:{path}"
+
+
+def test_a_folder_is_read_with_its_split(tmp_path):
+    split = ["train"] * 9 + ["test"] * 3
+    data = load(write_folder(tmp_path / "d", split=split))
+    assert data.provenance.source is Source.REAL
+    assert data.provenance.notices == ()
+    assert (data.num_users, data.num_classes) == (3, 4)
+    rows = data.fetch(np.array([1]))
+    assert rows.fields["image"].shape == (3, 10, 10, 1)
+    assert rows.fields["image"][:, 0, 0, 0].tolist() == [1, 4, 7]
+    assert data.held_out().fields["image"][:, 0, 0, 0].tolist() == [9, 10, 11]
+
+
+def test_without_a_split_classes_are_held_out_and_the_notice_says_so(tmp_path):
+    data = load(write_folder(tmp_path / "d"))
+    assert "1 of 4 classes" in data.provenance.notices[0]
+    assert (data.held_out().fields["label"] >= data.num_classes).all()
+    again = load(write_folder(tmp_path / "d"))
+    assert again.class_names == data.class_names
+    assert again.provenance.checksum == data.provenance.checksum
+
+
+def test_sizes_colours_and_depths_are_brought_to_one_shape(tmp_path):
+    kinds = [("L", 9), ("RGB", (1, 2, 3)), ("1", 1), ("RGBA", (0, 0, 0, 0)), ("P", 3)]
+    kinds += [("LA", (9, 0)), ("I;16", 65535)]
+    contents = {
+        f"{i}.png": png(value, mode, (8 + i, 9))
+        for i, (mode, value) in enumerate(kinds)
+    }
+    contents |= {f"{i}.png": png(i) for i in range(7, 12)}
+    split = ["train"] * 11 + ["test"]
+    data = load(write_folder(tmp_path / "d", contents, split=split))
+    assert data.examples.fields["image"].shape == (11, 64, 64, 3)
+    assert "different sizes" in data.provenance.notices[0]
+    white = data.fetch(np.array([0, 2])).fields["image"]
+    assert (white == 255).all(axis=(1, 2, 3)).any()  # the transparent picture
+
+
+@pytest.mark.parametrize("missing", ["file_name", "user_id", "label"])
+def test_a_missing_column_is_named(tmp_path, missing):
+    header = [c if c != missing else "x" for c in ("file_name", "user_id", "label")]
+    with pytest.raises(UserError, match=f"column '{missing}' is missing") as error:
+        load(write_folder(tmp_path / "d", header=header))
+    assert error.value.exit_code == 2
+
+
+def test_missing_paths_are_not_available(tmp_path):
+    for kind in ("folder", "npz", "parquet"):
+        with pytest.raises(NotAvailable):
+            load(f"{kind}:{tmp_path / 'nowhere'}")
+        with pytest.raises(UserError, match="needs a path"):
+            load(kind)
+
+
+def truncated_jpeg():
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(out, "JPEG")
+    return out.getvalue()[:900]
+
+
+def bomb(side):
+    """A PNG of a few bytes that claims many pixels."""
+
+    def chunk(kind, content):
+        body = kind + content
+        length, check = struct.pack(">I", len(content)), zlib.crc32(body)
+        return length + body + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels
+
+
+BROKEN = {
+    "truncated": (truncated_jpeg(), "truncated"),
+    "bomb": (bomb(60_000), "exceeds limit"),
+    "huge": (bomb(9_000), "too large"),
+    "empty": (b"", "not an image"),
+    "text": (b"hello", "not an image"),
+    "svg": (b"<svg/>", "not an image"),
+    "half a png": (png(3, "RGB", (200, 200))[:60], ""),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_image_is_named_or_skipped_and_counted(tmp_path, kind):
+    content, reason = BROKEN[kind]
+    contents = {f"{i}.png": png(i) for i in range(12)}
+    contents["7.png"] = content
+    name = write_folder(tmp_path / "d", contents)
+    with pytest.raises(UserError, match=rf"1 of 12 rows .* 7\.png \(.*{reason}"):
+        load(name)
+    data = load(name, skip_bad=True)
+    assert len(data.examples) + len(data.held_out()) == 11
+    assert "left out: 1 of 12" in data.provenance.notices[-1]
+
+
+def test_names_that_lead_out_repeat_or_are_not_there(tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(1))
+    folder = tmp_path / "d"
+    write_folder(folder)
+    (folder / "link.png").symlink_to(secret)
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    names = ["../secret.png", "link.png", str(secret), "loop.png", "", "no.png"]
+    names += ["6.png", "6.png", "8.png", "9.png", "10.png", "11.png"]
+    name = write_folder(folder, {f"{i}.png": png(i) for i in range(12)}, names)
+    with pytest.raises(UserError, match=r"6 of 12 rows .*secret\.png \(leads out"):
+        load(name)
+    data = load(name, skip_bad=True)
+    assert len(data.examples) + len(data.held_out()) == 5
+    notices = " ".join(data.provenance.notices)
+    assert "6 of 12" in notices
+    assert "1 of 6 rows" in notices  # no.png, found when decoding
+
+
+def test_a_link_inside_the_folder_is_fine(tmp_path):
+    folder = tmp_path / "d"
+    write_folder(folder)
+    (folder / "0.png").unlink()
+    (folder / "0.png").symlink_to(folder / "real.png")
+    (folder / "real.png").write_bytes(png(0))
+    assert load(f"folder:{folder}").num_users == 3
+
+
+def test_metadata_that_is_not_utf8_or_not_csv(tmp_path):
+    folder = tmp_path / "d"
+    write_folder(folder)
+    (folder / "metadata.csv").write_bytes(b"file_name,user_id,label\n\xff\xfe,a,b\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        load(f"folder:{folder}")
+    (folder / "metadata.csv").write_text("file_name,user_id,label\na.png\n")
+    with pytest.raises(UserError, match="fewer than 3 cells"):
+        load(f"folder:{folder}")
+    (folder / "metadata.csv").write_text("")
+    with pytest.raises(UserError, match="missing"):
+        load(f"folder:{folder}")
+
+
+def test_arrays_are_read(tmp_path):
+    split = np.array(["train"] * 9 + ["held_out"] * 3)
+    data = load(save_npz(tmp_path / "a.npz", split=split))
+    assert data.examples.fields["image"].shape == (9, 8, 8, 1)
+    assert data.examples.fields["label"].dtype == np.int64
+    assert len(data.held_out()) == 3
+    small = load(save_npz(tmp_path / "a.npz", split=split), image_size=10)
+    assert small.examples.fields["image"].shape == (9, 10, 10, 1)
+
+
+def test_numbers_are_names_too_and_other_arrays_may_be_named(tmp_path):
+    numbers = np.arange(12) % 4
+    one = load(save_npz(tmp_path / "a.npz", labels=numbers, users=numbers % 3))
+    two = load(save_npz(tmp_path / "b.npz", labels=numbers * 1.0, users=numbers % 3))
+    assert one.class_names == two.class_names
+    path = save_npz(tmp_path / "c.npz", users=None, hand=np.array(USERS))
+    assert load(path, user_column="hand").num_users == 3
+    with pytest.raises(UserError, match="'users' is missing.* hand"):
+        load(path)
+
+
+def test_pixels_of_all_accepted_kinds_agree(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2, (12, 8, 8)).astype(bool)
+    expected = load(save_npz(tmp_path / "a.npz", images=pixels)).examples
+    for kind in (np.float32, np.float64):
+        path = save_npz(tmp_path / "a.npz", images=pixels.astype(kind))
+        np.testing.assert_array_equal(
+            load(path).examples.fields["image"], expected.fields["image"]
+        )
+    for kind in (np.uint8, np.int64):
+        path = save_npz(tmp_path / "a.npz", images=pixels.astype(kind) * kind(255))
+        np.testing.assert_array_equal(
+            load(path).examples.fields["image"], expected.fields["image"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.zeros((12, 64))}, "shape"),
+        ({"images": np.zeros((12, 8, 8, 4), np.uint8)}, "1 or 3 channels"),
+        ({"images": np.full((12, 8, 8), 7.0)}, r"must lie in \[0, 1\]"),
+        ({"images": np.full((12, 8, 8), -1)}, r"must lie in \[0, 255\]"),
+        ({"images": np.zeros((12, 8, 8), complex)}, "not pixels"),
+        ({"labels": np.array(["c"] * 12)}, "too few"),
+        ({"labels": np.array(LABELS[:7])}, "differ in length"),
+        ({"images": np.zeros((0, 8, 8))}, "differ in length"),
+        ({"labels": np.array([None] * 12, dtype=object)}, "Python objects"),
+        ({"labels": np.float64(3)}, "single value"),
+        ({"split": np.array(["train"] * 6 + ["x"] * 6)}, "6 of 12 rows .* not train"),
+        ({"split": np.array(["test"] * 12)}, "no training rows"),
+        ({"split": np.array(["train"] * 12)}, "no held-out rows"),
+        ({"users": np.array([np.nan] * 12)}, "nothing is left|12 of 12"),
+    ],
+)
+def test_unusable_arrays_are_refused_with_the_rule(tmp_path, arrays, message):
+    with pytest.raises(UserError, match=message) as error:
+        load(save_npz(tmp_path / "a.npz", **arrays))
+    assert error.value.exit_code == 2
+
+
+def test_nan_labels_and_pixels_are_named_or_skipped(tmp_path):
+    labels = np.arange(12) % 4 * 1.0
+    labels[5] = np.nan
+    images = np.zeros((12, 8, 8), np.float32)
+    images[3, 2, 2] = np.inf
+    path = save_npz(tmp_path / "a.npz", labels=labels, images=images)
+    with pytest.raises(UserError, match=r"row 3 \(pixels.*row 5 \(label is not a num"):
+        load(path)
+    data = load(path, skip_bad=True)
+    assert len(data.examples) + len(data.held_out()) == 10
+
+
+def test_files_that_are_not_npz_or_claim_too_much(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"not a zip")
+    with pytest.raises(UserError, match="not an npz"):
+        load(f"npz:{path}")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("images", "labels", "users"):
+            archive.writestr(f"{name}.npy", b"\0" * 4_000_000)
+    with pytest.raises(UserError, match="cannot be read"):
+        load(f"npz:{path}")
+    monkeypatch.setattr("simulations.datasets.npz.BYTES_LIMIT", 1 << 20)
+    with pytest.raises(UserError, match="unpacks to"):
+        load(f"npz:{path}")
+
+
+def test_nothing_in_a_file_is_executed(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    np.savez(
+        tmp_path / "a.npz",
+        images=np.zeros((12, 8, 8), np.uint8),
+        labels=np.array([Trap()] * 12, dtype=object),
+        users=np.array(USERS),
+    )
+    with pytest.raises(UserError, match="Python objects"):
+        load(f"npz:{tmp_path / 'a.npz'}")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_tables_of_bytes_and_of_hugging_faces_structs(tmp_path):
+    contents = [png(i) for i in range(12)]
+    plain = pa.table({"image": contents, "user_id": USERS, "label": LABELS})
+    parquet.write_table(plain, tmp_path / "a.parquet")
+    data = load(f"parquet:{tmp_path / 'a.parquet'}")
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    structs = [{"bytes": c, "path": None} for c in contents]
+    nested = pa.table({"img": structs, "author": USERS, "fine": LABELS})
+    parquet.write_table(nested.slice(0, 5), folder / "0.parquet")
+    parquet.write_table(nested.slice(5), folder / "1.parquet")
+    columns = {"user_column": "author", "label_column": "fine", "image_column": "img"}
+    other = load(f"parquet:{folder}", **columns)
+    assert data.provenance.checksum == other.provenance.checksum
+    with pytest.raises(UserError, match="--user-column"):
+        load(f"parquet:{folder}")
+
+
+def test_broken_tables(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match="not a parquet file"):
+        load(f"parquet:{path}")
+    images = [png(i) for i in range(10)] + [None, b"?"]
+    table = pa.table({"image": images, "user_id": [*USERS[:11], None], "label": LABELS})
+    parquet.write_table(table, path)
+    with pytest.raises(UserError, match=r"row 10 \(image is missing\), row 11"):
+        load(f"parquet:{path}")
+    data = load(f"parquet:{path}", skip_bad=True)
+    assert len(data.examples) + len(data.held_out()) == 10
+
+
+@pytest.mark.parametrize("spec", ["iid:4", "dirichlet:4:0.3", "shards:4:3"])
+def test_data_without_users_get_artificial_ones_that_say_so(tmp_path, spec):
+    path = save_npz(tmp_path / "a.npz", users=None)
+    data = load(path, user_column=spec)
+    assert 1 <= data.num_users <= 4
+    assert "ARTIFICIAL USERS" in data.provenance.notices[0]
+    assert spec in data.provenance.notices[0]
+    again = load(path, user_column=spec)
+    np.testing.assert_array_equal(again.examples.offsets, data.examples.offsets)
+
+
+def test_options_that_do_not_apply_and_unknown_names_are_refused():
+    with pytest.raises(UserError, match="does not apply to 'openclipart'"):
+        load("openclipart", users=5)
+    with pytest.raises(UserError, match="unknown data set 'mnist'.*synthetic"):
+        load("mnist")
+    with pytest.raises(UserError, match="takes no path"):
+        load("synthetic:x")
+    with pytest.raises(UserError, match="image_size=4"):
+        load("synthetic", image_size=4)
