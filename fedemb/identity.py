@@ -22,7 +22,7 @@ from fedemb.heads import (
     unit_rows,
     weighted_mean,
 )
-from fedemb.protocols import Batch, Features, Parameters
+from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
 
 HEADS = ("class-means", "linear", "cosine")
 
@@ -127,7 +127,7 @@ class IdentityTask:
 
 
 def embed_all(
-    task: IdentityTask, backbone: nn.Module, examples: Examples, block: int = 512
+    task: EmbeddingTask, backbone: nn.Module, examples: Examples, block: int = 512
 ) -> Tensor:
     """Embeddings `[n, D]` of all rows, in order, a block of rows at a time."""
     device = next(backbone.parameters()).device

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from fedemb.cli import accounts, runs, shelves
+from fedemb.cli import accounts, runs, shelves, uses
 from fedemb.cli.failing import exit_code_of, one_line
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 runs.register(app)
 accounts.register(app)
 shelves.register(app)
+uses.register(app)
 
 
 def main() -> None:

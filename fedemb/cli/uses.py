@@ -1,0 +1,134 @@
+"""`fedemb evaluate`, `embed`, `search`, `export` and `report`: use of a trained run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Run = Annotated[Path, typer.Argument(help="Folder of a complete run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("evaluate")(evaluate)
+    app.command("embed")(embed)
+    app.command("search")(search)
+    app.command("export")(export)
+    app.command("report")(report)
+
+
+def evaluate(
+    run: Run,
+    dataset: Annotated[str | None, typer.Option(help="Another data set's held-out examples.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Metrics of a trained backbone on held-out examples.
+
+    Example: fedemb evaluate runs/inaturalist-20260101-120000
+    """
+    from simulations.trained import TrainedRun
+
+    metrics = TrainedRun.open(run, dataset).evaluate()
+    if json_:
+        from fedemb.cli.console import print_json
+
+        print_json({"run": str(run), "dataset": dataset, "metrics": metrics})
+        return
+    for name, value in metrics.items():
+        print(f"{name:<24} {value:.4f}")
+
+
+def embed(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    out: Annotated[Path | None, typer.Option(help="Write `embeddings` and `files` to this .npz.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Embeddings of image files, unit length.
+
+    Example: fedemb embed runs/mine photo1.jpg photo2.jpg --out embeddings.npz
+    """
+    import numpy as np
+
+    from fedemb.errors import UserError
+    from simulations.trained import TrainedRun
+
+    if out is not None and out.exists():
+        raise UserError(f"{out} already exists; nothing is overwritten.")
+    found = TrainedRun.open(run).embed_files(images)
+    if out is not None:
+        np.savez(out, embeddings=found, files=np.array([str(p) for p in images]))
+        print(f"{len(found)} embeddings of {found.shape[1]} numbers in {out}")
+        return
+    import json
+
+    rows = [
+        {"file": str(path), "embedding": [round(float(x), 6) for x in row]}
+        for path, row in zip(images, found, strict=True)
+    ]
+    if json_:
+        print(json.dumps({"embeddings": rows}))
+        return
+    for row in rows:
+        print(json.dumps(row))
+
+
+def search(
+    run: Run,
+    query: Annotated[Path, typer.Argument(help="An image file.")],
+    top: Annotated[int, typer.Option(help="How many neighbours.")] = 10,
+    json_: AsJson = False,
+) -> None:
+    """Held-out examples that are nearest to an image.
+
+    Example: fedemb search runs/mine query.jpg
+    """
+    from simulations.trained import TrainedRun
+
+    found = TrainedRun.open(run).search(query, top)
+    if json_:
+        from fedemb.cli.console import print_json
+
+        print_json({"query": str(query), "neighbours": found})
+        return
+    for hit in found:
+        print(f"{hit['similarity']:.4f}  row {hit['row']:<7} {hit['class']}")
+
+
+def export(
+    run: Run,
+    format_: Annotated[str, typer.Option("--format", help="safetensors or onnx.")] = "safetensors",
+    out: Annotated[Path | None, typer.Option(help="Default: backbone.FORMAT in the current folder.")] = None,
+) -> None:
+    """Write the backbone to a file of its own, the privacy statement inside.
+
+    Example: fedemb export runs/mine --format onnx
+    """
+    from simulations.trained import TrainedRun
+
+    target = out or Path(f"backbone.{format_}")
+    TrainedRun.open(run).export(format_, target)
+    print(f"{target} ({target.stat().st_size:,} bytes)")
+
+
+def report(run: Run, json_: AsJson = False) -> None:
+    """What a run found and promised.
+
+    Example: fedemb report runs/mine
+    """
+    from fedemb.cli.console import print_json
+    from simulations.folder import RunFolder
+
+    folder = RunFolder.open(run)
+    content = folder.read_json("report.json")
+    if json_:
+        print_json(content)
+        return
+    print((run / "privacy_statement.txt").read_text())
+    for when in ("initial", "final", "non_private"):
+        metrics = content["metrics"].get(when, {})
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items())
+        if shown:
+            print(f"{when:<12} {shown}")
+    print(f"report       {run / 'report.html'}")

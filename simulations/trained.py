@@ -1,0 +1,180 @@
+"""A finished run, opened for use."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from fedemb.checkpoint import write_atomically
+from fedemb.data import Examples
+from fedemb.errors import NotAvailable, UserError
+from fedemb.identity import embed_all
+from simulations.assembly import (
+    Assembly,
+    assemble,
+    configuration_from_toml,
+    make_backbone,
+)
+from simulations.folder import RunFolder
+
+_MOST_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained backbone with what is needed to use it.
+
+    Attributes:
+        folder: of the run.
+        assembly: its parts; the data set may be another one.
+        backbone: in evaluation mode.
+    """
+
+    folder: RunFolder
+    assembly: Assembly
+    backbone: nn.Module
+
+    @staticmethod
+    def open(path: Path, dataset: str | None = None) -> "TrainedRun":
+        """Open a complete run.
+
+        Args:
+            path: the run folder.
+            dataset: evaluate on another data set, of the same image shape.
+
+        Raises:
+            UserError: if the run is not complete, or the shapes do not fit.
+        """
+        from dataclasses import replace
+
+        folder = RunFolder.open(path)
+        if not folder.backbone.exists():
+            raise UserError(
+                f"{path} has no backbone yet; finish it with: fedemb resume {path}"
+            )
+        configuration = configuration_from_toml((path / "config.toml").read_text())
+        own = assemble(configuration)
+        stage = len(own.stages) - 1
+        backbone = make_backbone(own, stage)
+        with safe_open(folder.backbone, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        backbone.load_state_dict(state)
+        if dataset is None:
+            return TrainedRun(folder, own, backbone.eval())
+        data = replace(configuration.data, name=dataset, users=None, amplify=None)
+        other = assemble(replace(configuration, data=data))
+        shapes = [_shape(a.dataset.held_out()) for a in (own, other)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{dataset} has images of shape {shapes[1]}, the backbone was trained on "
+                f"{shapes[0]}; prepare them at the same size."
+            )
+        return TrainedRun(folder, replace(own, dataset=other.dataset), backbone.eval())
+
+    def evaluate(self) -> dict[str, float]:
+        """The task's metrics on the held-out examples."""
+        return self._task.evaluate(self.backbone, self.assembly.dataset.held_out())
+
+    def embed(self, examples: Examples) -> Tensor:
+        """Embeddings `[n, D]` of unit length."""
+        return embed_all(self._task, self.backbone, examples)
+
+    def embed_files(self, paths: list[Path]) -> NDArray[np.float32]:
+        """Embeddings `[n, D]` of image files, resized to the training shape.
+
+        Raises:
+            UserError: naming the first file that cannot be read.
+        """
+        shape = _shape(self.assembly.dataset.held_out())
+        images = np.stack([_read_image(path, shape) for path in paths])
+        labels = np.zeros(len(images), np.int64)
+        rows = np.array([0, len(images)], np.int64)
+        found = self.embed(Examples({"image": images, "label": labels}, rows))
+        return found.numpy()
+
+    def search(self, query: Path, top: int) -> list[dict[str, Any]]:
+        """The held-out examples nearest to an image, best first."""
+        held_out = self.assembly.dataset.held_out()
+        wanted = torch.from_numpy(self.embed_files([query])[0])
+        similarity = self.embed(held_out) @ wanted
+        best = similarity.topk(min(max(top, 1), len(similarity)))
+        names = self.assembly.dataset.class_names
+        labels = held_out.fields["label"]
+        return [
+            {
+                "row": row,
+                "similarity": round(value, 6),
+                "label": int(labels[row]),
+                "class": names[int(labels[row])] if len(names) else str(labels[row]),
+            }
+            for value, row in zip(
+                best.values.tolist(), best.indices.tolist(), strict=True
+            )
+        ]
+
+    def export(self, kind: str, path: Path) -> None:
+        """Write the backbone as `safetensors` or `onnx`; never over another file.
+
+        Raises:
+            UserError: for another kind, or if the file exists.
+            NotAvailable: if ONNX's packages are not installed.
+        """
+        if kind not in ("safetensors", "onnx"):
+            raise UserError(f"format={kind!r} must be safetensors or onnx.")
+        if path.exists():
+            raise UserError(f"{path} already exists; choose another --out.")
+        if kind == "safetensors":
+            write_atomically(path, self.folder.backbone.read_bytes())
+            return
+        try:
+            import onnx
+            import onnxscript  # noqa: F401 - torch's exporter needs it
+        except ImportError as error:
+            raise NotAvailable(
+                "--format onnx needs its extra: pip install 'fedemb[export]'."
+            ) from error
+        height, width, channels = _shape(self.assembly.dataset.held_out())
+        example = torch.zeros(2, channels, height, width)
+        program = torch.onnx.export(
+            self.backbone,
+            (example,),
+            input_names=["images"],
+            output_names=["embedding"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+        model = program.model_proto  # type: ignore[union-attr]
+        statement = (self.folder.path / "privacy_statement.json").read_text()
+        onnx.helper.set_model_props(model, {"privacy_statement": statement})
+        write_atomically(path, model.SerializeToString())
+
+    @property
+    def _task(self) -> Any:
+        return self.assembly.stages[-1].task
+
+
+def _shape(examples: Examples) -> tuple[int, ...]:
+    return tuple(next(iter(examples.fields.values())).shape[1:])
+
+
+def _read_image(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    height, width, channels = shape
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise UserError(f"{path} has more than {_MOST_PIXELS:,} pixels.")
+            colour = image.convert("L" if channels == 1 else "RGB")
+            resized = colour.resize((width, height), Image.Resampling.BILINEAR)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} cannot be read as an image: {error}.") from error
+    return np.asarray(resized, np.uint8).reshape(height, width, channels)
