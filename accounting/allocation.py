@@ -105,7 +105,8 @@ def _add(t: int, z: float, orders: Floats) -> Floats:
     # s = t e^v; the integrand decays doubly exponentially to the right.
     v = np.arange(-80.0, 40.0 + 12 / z, 0.05)
     inner = -np.expm1(-np.exp(v[:, None] + log_ratio[None, :]))
-    log_laplace = t * np.log1p(-np.minimum(inner @ weight, 1.0))
+    # Far to the right the transform underflows; 1e-300 is above what it was.
+    log_laplace = t * np.log(np.maximum(1 - inner @ weight, 1e-300))
     out = np.empty_like(orders)
     for i, order in enumerate(orders):
         a = order - 1

@@ -195,7 +195,7 @@ class PrivacyStatement:
             ("rounds T", f"{c.rounds:,}"),
             (clip, f"{self.clip_norm:.6g}"),
             ("noise multiplier z", f"{m.noise_multiplier:.6g} (noise on the sum: z C)"),
-            ("privatised parameters", f"{self.trained_parameters or 'not stated':,}"),
+            ("privatised parameters", f"{self.trained_parameters:,}"),
             ("dominating pair of a round", PAIR[m.dominating_pair]),
             ("", self._why_pair()),
             ("accountant of the claim", c.accountant),
