@@ -60,6 +60,7 @@ def draw_svg(
         "ytick.color": MUTED,
         "xtick.major.size": 0,
         "ytick.major.size": 0,
+        "xtick.minor.size": 0,
         "axes.axisbelow": True,
         "text.parse_math": False,
     }

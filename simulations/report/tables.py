@@ -106,16 +106,15 @@ def facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 def disclosures(content: ReportContent) -> list[Disclosure]:
     """Which shown numbers are private releases, and which are not."""
     private = ["epsilon, delta and every setting of the privacy statement"]
-    held_out = [
-        f"{row.label}, before, during and after" for row in metric_rows(content)
-    ]
+    metrics = ", ".join(row.label for row in metric_rows(content))
+    held_out = [f"{metrics}: before, during and after training"] if metrics else []
     exposed = [name.replace("_", " ") for name in content.diagnostics]
     if content.series("update_norm")[0]:
         private.append("norm of the averaged update, taken after the noise was added")
     if content.gallery is not None:
         held_out.append("nearest neighbours and maps, with the held-out examples shown")
     if content.metrics.get("non_private"):
-        exposed.insert(0, "all values of the run without noise, marked non-private")
+        exposed.insert(0, "every value of the run without privacy")
     if content.performance:
         exposed.append("time, throughput and memory, which depend on who was drawn")
     epsilon = f"epsilon {epsilon_text(content.privacy.get('epsilon'))}"

@@ -119,7 +119,7 @@ def power_of_ten(value: float | None) -> str:
         >>> power_of_ten(4.3216e-05), power_of_ten(1e-6), power_of_ten(0.02)
         ('4.32 · 10⁻⁵', '10⁻⁶', '0.02')
     """
-    if value is None or not 0 < value < 1e-3:
+    if value is None or not 0 < value <= 1e-3:
         return number(value)
     digits, exponent = f"{value:.2e}".split("e")
     raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -280,7 +280,7 @@ def test_every_shown_number_is_said_to_be_protected_or_not():
     exposed = groups["Non-private diagnostics"]
     assert "not protected" in exposed.protection
     assert {"mean loss"} <= set(exposed.shown)
-    assert any("without noise" in item for item in exposed.shown)
+    assert any("without privacy" in item for item in exposed.shown)
 
 
 def test_parts_that_are_missing_are_left_out(tmp_path):
