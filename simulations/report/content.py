@@ -66,7 +66,8 @@ class ReportContent:
             `licence` if known.
         model: name of the system.
         privacy: what `report.json` holds: `epsilon` (None if infinite), `epsilon_pld`,
-            `epsilon_rdp`, `delta`, `target_epsilon`, `noise_multiplier`, `rounds`, ...
+            `epsilon_rdp`, `delta`, `target_epsilon`, `epsilon_spent`, `rounds`,
+            `noise_multiplier`, ...; `unit` and `extrapolated` as in the statement.
         metrics: `initial`, `final` and perhaps `non_private`; each name -> value.
         rounds_completed: rounds behind `final`.
         performance: `seconds`, `seconds_per_round`, `engine`, ...
@@ -117,7 +118,13 @@ class ReportContent:
     @property
     def private(self) -> bool:
         """Whether the run has a finite epsilon."""
-        return self.privacy.get("epsilon") is not None
+        epsilon = self.privacy.get("epsilon")
+        return epsilon is not None and math.isfinite(epsilon)
+
+    @property
+    def unit(self) -> str:
+        """Whose presence is protected: `user`, or `example` in a baseline."""
+        return str(self.privacy.get("unit", "user"))
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """(rounds, values) of the evaluation rows that hold a finite `name`."""

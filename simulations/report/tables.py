@@ -88,6 +88,8 @@ def headline(content: ReportContent) -> list[tuple[str, str]]:
     if isinstance(known.get("sampler"), str):
         known["sampler"] = known["sampler"].replace("-", " ")
     rows = [(names[k], number(known[k])) for k in names if known.get(k) is not None]
+    if known.get("epsilon_spent") is not None:
+        rows.append(("epsilon in the ledger", epsilon_text(known["epsilon_spent"])))
     if content.noise is not None:
         trained = number(content.noise.trained_parameters)
         rows.append(("trained parameters", trained))

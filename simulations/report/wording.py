@@ -150,10 +150,10 @@ def metric_text(name: str, value: float | None) -> str:
 def banners(content: ReportContent) -> list[Banner]:
     """Everything that must be seen before any number."""
     found = []
-    title, warning = SOURCES[content.source]
+    kind, warning = SOURCES[content.source]
     if warning:
         name = content.dataset.get("name", "the data set")
-        found.append(Banner("alarm", title, warning.format(name=name)))
+        found.append(Banner("alarm", kind, warning.format(name=name)))
     if not content.private:
         text = "It was trained without noise. Nothing it released is private."
         found.append(Banner("alarm", "no differential privacy", text))
@@ -210,7 +210,7 @@ def summary(content: ReportContent) -> str:
         parts.append(f"and {number(classes)} classes of {where}")
     parts.append(f"for {content.rounds_completed:,} rounds")
     if content.private:
-        parts.append("with user-level differential privacy")
+        parts.append(f"with {content.unit}-level differential privacy")
     else:
         parts.append("without privacy")
     return " ".join(parts) + "."

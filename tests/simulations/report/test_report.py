@@ -239,9 +239,10 @@ def test_an_unknown_source_is_refused():
         content(dataset={"name": "it"})
 
 
-def test_a_run_without_noise_says_so_everywhere(tmp_path):
+@pytest.mark.parametrize("epsilon", [None, float("inf")])
+def test_a_run_without_noise_says_so_everywhere(tmp_path, epsilon):
     run = content()
-    privacy = dict(run.privacy) | {"epsilon": None, "epsilon_pld": None}
+    privacy = dict(run.privacy) | {"epsilon": epsilon, "epsilon_pld": None}
     page = page_of(tmp_path, privacy=privacy)
     assert "no differential privacy" in page.words
     assert "ε = infinite" in page.words
@@ -249,6 +250,16 @@ def test_a_run_without_noise_says_so_everywhere(tmp_path):
     assert "trained on 517 users and 100 classes of drawings for 50 rounds without" in (
         page.words
     )
+
+
+def test_the_protected_unit_and_the_ledger_are_named(tmp_path):
+    assert "with user-level differential privacy" in page_of(tmp_path).words
+    privacy = dict(content().privacy) | {"unit": "example", "epsilon_spent": 3.14159}
+    page = page_of(tmp_path, privacy=privacy)
+    assert "with example-level differential privacy" in page.words
+    assert "per example" in page.words
+    assert "user-level" not in page.words
+    assert "epsilon in the ledger 3.15" in page.words
 
 
 def test_extrapolation_interruption_and_noise_have_banners(tmp_path):
