@@ -66,7 +66,7 @@ def missing_files(options: LoadOptions) -> str:
     """One sentence: which files were looked for, and where."""
     card = describe(options.name)
     return (
-        f"None of {', '.join(card.files)} is in {options.root / card.name} or "
+        f"None of {', '.join(card.files)} is in {options.root / card.module} or "
         f"{options.root}; put the official files there, or name their folder with "
         "--root."
     )
