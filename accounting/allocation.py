@@ -20,6 +20,7 @@ from accounting import _validate
 from accounting.renyi import ORDERS, Floats
 
 _LARGEST_ORDER = 128
+_GUARD = 1e-10  # covers the rounding of sums of logarithms
 
 
 @lru_cache(maxsize=64)
@@ -61,6 +62,7 @@ def random_allocation_rdp(rounds: int, noise_multiplier: float) -> Floats:
     inner = np.interp(ORDERS, orders, remove, right=np.inf) / (ORDERS - 1)
     add = _add(rounds, noise_multiplier, ORDERS[ORDERS <= _LARGEST_ORDER])
     inner[: len(add)] = np.maximum(inner[: len(add)], add)
+    inner = inner + _GUARD
     inner.flags.writeable = False
     return np.asarray(inner)
 

@@ -68,8 +68,9 @@ def epsilon_interval(
     upper = composition.pld_epsilon(spends, delta)
     if math.isinf(upper):
         return EpsilonInterval(lower=math.inf, upper=math.inf)
-    # Rounding down loses half a cell a round, so the lower bound needs a finer grid.
-    fine = min(0.03, 0.3 / math.sqrt(rounds))
+    # Rounding down loses half a cell a round, so the lower bound needs a finer grid;
+    # beyond some 10^4 rounds, memory is worth more than a narrow gap.
+    fine = max(0.05 / math.sqrt(rounds), 4e-6 * math.sqrt(rounds))
     loss = composition.total_pld(spends, pessimistic=False, relative_width=fine)
     # A small allowance for the rounding of convolutions keeps it a lower bound.
     lower = float(loss.get_epsilon_for_delta(delta * (1 + 1e-6) + 1e-13))

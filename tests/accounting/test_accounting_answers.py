@@ -136,13 +136,11 @@ def test_more_users_per_client_cost_terms_of_the_mean():
 
 @pytest.mark.parametrize(("count", "shape"), [("geometric", 1), ("logarithmic", 0)])
 def test_selection_matches_dp_accounting(count, shape):
-    import dp_accounting
+    from dp_accounting import dp_event
     from dp_accounting.rdp import RdpAccountant
 
     accountant = RdpAccountant(ORDERS[ORDERS < 500])
-    event = dp_accounting.RepeatAndSelectDpEvent(
-        dp_accounting.GaussianDpEvent(5.0), 10, shape
-    )
+    event = dp_event.RepeatAndSelectDpEvent(dp_event.GaussianDpEvent(5.0), 10, shape)
     accountant.compose(event)
     wanted = accountant.get_epsilon(1e-6)
     rdp = selection_rdp(gaussian_rdp(5.0), mean_runs=10, run_count=RunCount(count))
@@ -150,13 +148,11 @@ def test_selection_matches_dp_accounting(count, shape):
 
 
 def test_poisson_selection_matches_dp_accounting():
-    import dp_accounting
+    from dp_accounting import dp_event
     from dp_accounting.rdp import RdpAccountant
 
     accountant = RdpAccountant(ORDERS[ORDERS < 500])
-    event = dp_accounting.RepeatAndSelectDpEvent(
-        dp_accounting.GaussianDpEvent(5.0), 10, math.inf
-    )
+    event = dp_event.RepeatAndSelectDpEvent(dp_event.GaussianDpEvent(5.0), 10, math.inf)
     accountant.compose(event)
     rdp = selection_rdp(gaussian_rdp(5.0), mean_runs=10, run_count=RunCount.POISSON)
     wanted = accountant.get_epsilon(1e-6)

@@ -214,3 +214,28 @@ def test_noise_for_a_correlated_mechanism():
         )
         mu = correlated_mu(3.0, z, users_per_virtual_client=u)
         assert 1.999 < gaussian_epsilon(mu, 1e-6) <= 2.0
+
+
+@pytest.mark.parametrize("u", [1, 4])
+@pytest.mark.parametrize(
+    "sampler",
+    ["poisson-virtual-clients", "poisson-users", "fixed-size", "full-participation"]
+    + ["shuffled", "truncated-poisson"],
+)
+def test_events_mean_the_same_to_dp_accounting(sampler, u):
+    from dp_accounting.pld import PLDAccountant
+    from dp_accounting.rdp import RdpAccountant
+
+    from accounting.events import dp_event
+
+    cohort = 1000 if sampler == "full-participation" else 100
+    more = {"truncated_users_per_round": 100} if sampler == "truncated-poisson" else {}
+    mechanism = one_round(1000, cohort, 6.0, u, sampler, **more)
+    event, relation = dp_event(mechanism, rounds=20)
+    if sampler == "fixed-size":
+        accountant = RdpAccountant(neighboring_relation=relation)
+    else:
+        accountant = PLDAccountant(relation, value_discretization_interval=1e-3)
+    wanted = accountant.compose(event).get_epsilon(1e-5)
+    found = epsilon(mechanism, rounds=20, delta=1e-5).epsilon
+    assert found == pytest.approx(wanted, rel=0.01)
