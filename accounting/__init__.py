@@ -9,6 +9,14 @@ from accounting.account import (
     delta_for_epsilon,
     epsilon,
 )
+from accounting.answers import (
+    EpsilonInterval,
+    epsilon_curve,
+    epsilon_interval,
+    gaussian_mu,
+    trade_off,
+    zcdp,
+)
 from accounting.calibrate import calibrate_noise_multiplier
 from accounting.errors import BudgetExhausted, LedgerError, UnsupportedMechanism
 from accounting.ledger import PrivacyLedger
@@ -20,25 +28,52 @@ from accounting.mechanism import (
     SampledGaussian,
     Sampler,
 )
+from accounting.planning import (
+    PlanRow,
+    compare_users_per_virtual_client,
+    extrapolate,
+    scale_for_epsilon,
+)
+from accounting.searches import (
+    calibrate_population,
+    calibrate_rounds,
+    calibrate_users_per_round,
+)
+from accounting.selection import RunCount, selection_epsilon
 from accounting.statement import PrivacyStatement
 
 __all__ = [
     "Adjacency",
     "BudgetExhausted",
     "DominatingPair",
+    "EpsilonInterval",
     "EpsilonReport",
     "LedgerEntry",
     "LedgerError",
+    "PlanRow",
     "PrivacyLedger",
     "PrivacyStatement",
     "PrivacyUnit",
     "Receipt",
+    "RunCount",
     "SampledGaussian",
     "Sampler",
     "SpentReport",
     "UnsupportedMechanism",
     "calibrate_noise_multiplier",
+    "calibrate_population",
+    "calibrate_rounds",
+    "calibrate_users_per_round",
+    "compare_users_per_virtual_client",
     "default_delta",
     "delta_for_epsilon",
     "epsilon",
+    "epsilon_curve",
+    "epsilon_interval",
+    "extrapolate",
+    "gaussian_mu",
+    "scale_for_epsilon",
+    "selection_epsilon",
+    "trade_off",
+    "zcdp",
 ]

@@ -75,6 +75,7 @@ def create(path: Path, header: dict[str, Any]) -> None:
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
         connection.close()
         os.link(draft, path)  # unlike a rename, refuses to replace anything
+        _sync_folder(path.parent)
     except FileExistsError:
         raise LedgerError(
             f"{path} already exists; open it, or choose another."
@@ -83,6 +84,16 @@ def create(path: Path, header: dict[str, Any]) -> None:
         raise LedgerError(f"{path} could not be created: {problem}.") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name durable, where the platform allows it."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -20,6 +20,7 @@ from accounting import _validate
 from accounting.renyi import ORDERS, Floats
 
 _LARGEST_ORDER = 128
+_GUARD = 1e-10  # covers the rounding of sums of logarithms
 
 
 @lru_cache(maxsize=64)
@@ -61,6 +62,7 @@ def random_allocation_rdp(rounds: int, noise_multiplier: float) -> Floats:
     inner = np.interp(ORDERS, orders, remove, right=np.inf) / (ORDERS - 1)
     add = _add(rounds, noise_multiplier, ORDERS[ORDERS <= _LARGEST_ORDER])
     inner[: len(add)] = np.maximum(inner[: len(add)], add)
+    inner = inner + _GUARD
     inner.flags.writeable = False
     return np.asarray(inner)
 
@@ -105,7 +107,8 @@ def _add(t: int, z: float, orders: Floats) -> Floats:
     # s = t e^v; the integrand decays doubly exponentially to the right.
     v = np.arange(-80.0, 40.0 + 12 / z, 0.05)
     inner = -np.expm1(-np.exp(v[:, None] + log_ratio[None, :]))
-    log_laplace = t * np.log1p(-np.minimum(inner @ weight, 1.0))
+    # Far to the right the transform underflows; 1e-300 is above what it was.
+    log_laplace = t * np.log(np.maximum(1 - inner @ weight, 1e-300))
     out = np.empty_like(orders)
     for i, order in enumerate(orders):
         a = order - 1

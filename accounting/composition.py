@@ -139,6 +139,17 @@ def pld_epsilon(
     return _pld_epsilon(tuple(spends), delta, relative_width)
 
 
+def quick_epsilon(
+    mechanism: SampledGaussian, rounds: int, delta: float, accountant: str
+) -> float:
+    """Epsilon by one accountant only: the one asked for, or else the one that can."""
+    spends = ((mechanism, rounds),)
+    by_pld = pld_supports(spends) and delta >= pld.SMALLEST_DELTA
+    if by_pld and (accountant == "pld" or not rdp_supports(spends)):
+        return pld_epsilon(spends, delta)
+    return rdp_epsilon(spends, delta)
+
+
 @lru_cache(maxsize=1024)
 def _pld_epsilon(
     spends: tuple[Spend, ...], delta: float, relative_width: float | None

@@ -10,10 +10,11 @@ Guarantees:
 - Several runs, stages and tuning runs on the same users compose.
 - A corrupt, foreign or inconsistent file is refused and left untouched.
 
-Composition of different mechanisms chosen as the run goes on, with a budget fixed in
-advance, is a privacy filter: Feldman and Zrnic (2021), "Individual privacy accounting
-via a Renyi filter", arXiv:2008.11193 (Renyi); Whitehouse et al. (2023), "Fully-adaptive
-composition in differential privacy", arXiv:2203.05481.
+The noise and cohort of a round may not be chosen from what earlier rounds released:
+what is composed is the schedule, and only its Renyi bound is known to survive such
+choices
+(Feldman and Zrnic, 2021, "Individual privacy accounting via a Renyi filter",
+arXiv:2008.11193). The models trained may depend on earlier rounds in any way.
 """
 
 import json

@@ -173,7 +173,9 @@ class SampledGaussian:
             )
         if self.truncated_users_per_round is not None:
             _validate.whole_at_least(
-                "truncated_users_per_round", self.truncated_users_per_round, 1
+                "truncated_users_per_round",
+                self.truncated_users_per_round,
+                self.users_per_virtual_client,
             )
         if (sampler in ALLOCATED) != (self.rounds_per_period is not None):
             raise ValueError(

@@ -14,8 +14,8 @@ from typing import Any
 
 from accounting import _validate
 from accounting.account import EpsilonReport
-from accounting.mechanism import Adjacency, DominatingPair, PrivacyUnit
-from accounting.wording import ADJACENCY, PAIR, SAMPLER, UNIT
+from accounting.mechanism import Adjacency, PrivacyUnit
+from accounting.wording import ADJACENCY, SAMPLER, UNIT, pair, why_pair
 
 SCHEMA = "fedemb-privacy-statement-1"
 
@@ -182,7 +182,12 @@ class PrivacyStatement:
             ("the bound also holds for", ", ".join(also)),
             ("population", f"{m.population:,} ({self.population_id or 'unnamed'})"),
             ("data", self.data_source),
-            ("sampling, as run and as accounted", f"{m.sampler.value}:"),
+            (
+                "sampling, as accounted"
+                if self.extrapolated
+                else "sampling, as run and as accounted",
+                f"{m.sampler.value}:",
+            ),
             ("", SAMPLER[m.sampler]),
             ("drawn as one", m.sampling_unit.replace("_", " ")),
             ("sampling probability q", f"{m.sampling_probability:.6g}"),
@@ -195,9 +200,9 @@ class PrivacyStatement:
             ("rounds T", f"{c.rounds:,}"),
             (clip, f"{self.clip_norm:.6g}"),
             ("noise multiplier z", f"{m.noise_multiplier:.6g} (noise on the sum: z C)"),
-            ("privatised parameters", f"{self.trained_parameters or 'not stated':,}"),
-            ("dominating pair of a round", PAIR[m.dominating_pair]),
-            ("", self._why_pair()),
+            ("privatised parameters", f"{self.trained_parameters:,}"),
+            ("dominating pair of a round", pair(m)),
+            ("", why_pair(m)),
             ("accountant of the claim", c.accountant),
             ("", c.note),
             ("epsilon by privacy loss distributions", _show(c.epsilon_pld)),
@@ -212,21 +217,14 @@ class PrivacyStatement:
         lines = [f"  {name:<{width}}  {value}" for name, value in rows if value]
         return "\n".join(["How it was obtained", *lines])
 
-    def _why_pair(self) -> str:
-        m = self.claimed.mechanism
-        if m.dominating_pair is DominatingPair.REPLACE_ONE:
-            return "a user turns one clipped vector into another, up to 2 C apart"
-        if m.accounted_noise_multiplier != m.noise_multiplier:
-            return "with z / 2: a user changes a clipped vector by up to 2 C"
-        return "an absent user contributes zero"
-
     def _conditions(self) -> str:
         m = self.claimed.mechanism
         notes = [
             "SEEDED RUN: its noise protects only from those who do not know the seed."
             if self.seeded
             else "Randomness came from the operating system's cryptographic generator.",
-            "The number of users seated in the population is treated as public.",
+            f"The size of the id universe, {m.population:,} seats, is public; who sits "
+            "in it is not.",
             *(f"Public input: {item}." for item in self.public_inputs),
         ]
         if self.tuned:

@@ -1,6 +1,14 @@
 """The statement's vocabulary in plain words."""
 
-from accounting.mechanism import Adjacency, DominatingPair, PrivacyUnit, Sampler
+from accounting.mechanism import (
+    ALLOCATED,
+    EVERY_ROUND_OR_EPOCH,
+    Adjacency,
+    DominatingPair,
+    PrivacyUnit,
+    SampledGaussian,
+    Sampler,
+)
 
 UNIT = {
     PrivacyUnit.USER: "one user's whole data",
@@ -10,21 +18,13 @@ UNIT = {
 
 ADJACENCY = {
     Adjacency.ADD_OR_REMOVE_ONE: "two populations are neighbours if one of them "
-    "has one more",
-    Adjacency.REPLACE_ONE: "two populations are neighbours if one is replaced by any "
-    "other",
-    Adjacency.ZERO_OUT: "two populations are neighbours if one contributes nothing in "
-    "one of them",
+    "has one user (or example) more",
+    Adjacency.REPLACE_ONE: "two populations are neighbours if one user is "
+    "replaced by any other",
+    Adjacency.ZERO_OUT: "two populations are neighbours if one user "
+    "contributes nothing in one of them",
 }
 """Which two populations cannot be told apart."""
-
-PAIR = {
-    DominatingPair.ADD_OR_REMOVE: "(1-q) N(0, z^2) + q N(1, z^2) against N(0, z^2), in "
-    "both directions",
-    DominatingPair.REPLACE_ONE: "(1-q) N(0, z^2) + q N(+1, z^2) against "
-    "(1-q) N(0, z^2) + q N(-1, z^2)",
-}
-"""The pair of distributions that bounds a round."""
 
 SAMPLER = {
     Sampler.POISSON_VIRTUAL_CLIENTS: "seats are permuted and cut into virtual clients, "
@@ -42,3 +42,28 @@ SAMPLER = {
     Sampler.BALLS_IN_BINS: "every user falls into one random round of each period",
 }
 """How the users of a round are drawn."""
+
+
+def pair(mechanism: SampledGaussian) -> str:
+    """The pair of distributions that bounds a round (or a period)."""
+    antipodal = mechanism.dominating_pair is DominatingPair.REPLACE_ONE
+    if mechanism.sampler is Sampler.FIXED_SIZE:
+        return "a Gaussian of distance 2 C under sampling without replacement"
+    if mechanism.sampler in ALLOCATED:
+        return (
+            "(1/t) sum_i N(e_i, z^2 I) against N(0, z^2 I), t rounds, both directions"
+        )
+    if mechanism.sampler in EVERY_ROUND_OR_EPOCH:
+        return f"N({2 if antipodal else 1}, z^2) against N(0, z^2)"
+    if antipodal:
+        return "(1-q) N(0, z^2) + q N(+1, z^2) against (1-q) N(0, z^2) + q N(-1, z^2)"
+    return "(1-q) N(0, z^2) + q N(1, z^2) against N(0, z^2), both directions"
+
+
+def why_pair(mechanism: SampledGaussian) -> str:
+    """Why that pair."""
+    if mechanism.dominating_pair is DominatingPair.REPLACE_ONE:
+        return "a user turns one clipped vector into another, up to 2 C apart"
+    if mechanism.accounted_noise_multiplier != mechanism.noise_multiplier:
+        return "with z / 2 for z: a user changes a clipped vector by up to 2 C"
+    return "an absent user contributes zero"

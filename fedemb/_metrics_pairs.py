@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-EXACT_PAIRS = 1 << 22
-"""Up to this many pairs (2,896 rows) products are float64 on the fine grid."""
+EXACT_PAIRS = 1 << 21
+"""Up to this many pairs (2,048 rows) products are float64 on the fine grid."""
 
 _FINE, _COARSE = 1 << 40, 1 << 20
 _COLUMNS_PER_ROW = 8
@@ -160,14 +160,17 @@ def count_pairs(rows: SortedRows, block: int) -> PairCounts:
             negatives.add(points)
         if same:
             positives.add(torch.cat(same))
-    same_points, same_counts = positives.table()
-    other_points, other_counts = negatives.table()
-    grid = np.union1d(same_points, other_points)
-    counts = np.zeros((2, len(grid)), np.int64)
-    counts[0, np.searchsorted(grid, same_points)] = same_counts
-    counts[1, np.searchsorted(grid, other_points)] = other_counts
+    tables = positives.table(), negatives.table()
+    grid = torch.unique(torch.cat([points for points, _ in tables]))
+    counts = torch.zeros(2, len(grid), dtype=torch.int64)
+    for kind, (points, often) in zip(counts, tables, strict=True):
+        kind[torch.searchsorted(grid, points)] = often
     return PairCounts(
-        (grid - 1) / rows.steps, counts[0], counts[1], best_positive, best_negative
+        (grid.numpy() - 1) / rows.steps,
+        counts[0].numpy(),
+        counts[1].numpy(),
+        best_positive,
+        best_negative,
     )
 
 
@@ -191,15 +194,16 @@ class _Counter:
         else:
             self._sparse.append(flat[flat > 0])
 
-    def table(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(points that occur, ascending; how often)."""
+    def table(self) -> tuple[Tensor, Tensor]:
+        """(points that occur, ascending; how often), on the CPU."""
         if len(self._dense):
-            counts = self._dense.cpu().numpy()
+            counts = self._dense.cpu()
             counts[0] = 0
-            return np.flatnonzero(counts), counts[counts > 0]
-        seen = torch.cat([*self._sparse, self._dense])
-        points, counts = np.unique(seen.cpu().numpy(), return_counts=True)
-        return points, counts.astype(np.int64)
+            points = counts.nonzero().flatten()
+            return points, counts[points]
+        seen = torch.cat([*self._sparse, self._dense]).cpu()
+        points, counts = torch.unique(seen, return_counts=True)
+        return points, counts
 
 
 def _unit(values: Tensor) -> Tensor:

@@ -63,9 +63,8 @@ class ClassMeansHead(nn.Module):
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of cosine similarities to class means."""
         weight = batch["weight"]
-        member = (
-            one_hot(batch["label"], self.capacity, features.dtype) * weight[:, None]
-        )
+        of_class = one_hot(batch["label"], self.capacity, features.dtype)
+        member = of_class * weight[:, None]
         unit = unit_rows(features)
         sums = member.T @ unit  # [capacity, D]
         counts = member.sum(0)  # [capacity]
@@ -75,17 +74,21 @@ class ClassMeansHead(nn.Module):
         similarity = torch.where(member > 0, own, similarity)
         logits = torch.where(counts > 0, similarity / self.temperature, _NEVER)
         present = (weight > 0).to(weight)
-        rows = one_hot(batch["label"], self.capacity, weight.dtype) * present[:, None]
-        companions = rows.sum(0)[batch["label"]] - present
+        rows = (of_class * present[:, None]).sum(0)
+        companions = rows[batch["label"]] - present
         counted = weight * (companions > 0.5).to(weight)
         return weighted_mean(_cross_entropy(logits, batch["label"]), counted)
 
 
 def unit_rows(values: Tensor) -> Tensor:
-    """Rows scaled to unit length; a zero row stays zero, with a finite gradient."""
+    """Rows scaled to unit length; rows shorter than 1e-12 become zero.
+
+    Gradients are finite everywhere, in float32 too.
+    """
     squared = (values * values).sum(-1, keepdim=True)
-    safe = torch.where(squared > 0, squared, 1.0)
-    return values * torch.where(squared > 0, safe.rsqrt(), 0.0)
+    long = squared > 1e-24
+    safe = torch.where(long, squared, 1.0)
+    return values * torch.where(long, safe.rsqrt(), 0.0)
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ same identity and negative otherwise. Pairs are streamed in blocks and never hel
 memory together: 50,000 embeddings, 1.25 billion pairs, need well under 2 GB.
 
 Ties. Similarities that differ by less than a rounding error are the same number (the
-grid of `fedemb._metrics_pairs`: 2^-40 up to 4.2 million pairs, 2^-20 beyond). A tie is
+grid of `fedemb._metrics_pairs`: 2^-40 up to 2.1 million pairs, 2^-20 beyond). A tie is
 never a success: a positive pair counts only if it is strictly above the threshold, a
 neighbour only if it is strictly nearer than the rows of other identities, and in the
 ROC-AUC a tie counts half. So a collapsed backbone scores 0, 0 and 0.5.

@@ -70,7 +70,7 @@ class FlatLayout:
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
         """Views of `vector` `[..., P]` by name, `[..., *shape]`; differentiable."""
-        parts = vector.split(self.lengths, dim=-1)
+        parts = torch.split(vector, self.lengths, dim=-1)
         return {
             name: part.view(*vector.shape[:-1], *shape)
             for name, part, shape in zip(self.names, parts, self.shapes, strict=True)

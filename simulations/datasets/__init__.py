@@ -1,4 +1,8 @@
-"""Readers and generators of user-partitioned data."""
+"""Readers and generators of user-partitioned data.
+
+`load(name)` opens a data set; `simulations.datasets.prepare.prepare` decodes one into
+shards once.
+"""
 
 from simulations.datasets.registry import DatasetCard, describe, load, names
 

@@ -35,6 +35,13 @@ class BadRows:
         mask[list(self._reason)] = False
         return mask
 
+    def listed(self, names: Sequence[str] | None = None) -> list[tuple[str, str]]:
+        """Name and reason of every bad row, in order of rows."""
+        return [
+            (names[row] if names is not None else f"row {row}", self._reason[row])
+            for row in sorted(self._reason)
+        ]
+
     def settle(
         self, provenance: Provenance, skip: bool, names: Sequence[str] | None = None
     ) -> Provenance:
@@ -50,10 +57,7 @@ class BadRows:
         """
         if not self._reason:
             return provenance
-        offenders = [
-            (names[row] if names is not None else f"row {row}", self._reason[row])
-            for row in sorted(self._reason)
-        ]
+        offenders = self.listed(names)
         what = (
             f"{len(offenders):,} of {self.total:,} rows cannot be used: "
             f"{first_offenders(offenders)}"

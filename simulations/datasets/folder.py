@@ -73,6 +73,7 @@ def listing(options: LoadOptions) -> Listing:
         held_out=np.asarray(held_out),
         provenance=provenance,
         skip_bad=options.skip_bad,
+        tables=(table,),
     )
     return rows.keep(bad.good)
 

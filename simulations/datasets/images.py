@@ -164,7 +164,7 @@ def _guarded() -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise BadImage("no such file") from error
-    except Exception as error:  # UnidentifiedImageError, OSError, SyntaxError, struct.error, IndexError, ...
+    except Exception as error:  # OSError, SyntaxError, struct.error, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         if reason.startswith("cannot identify"):
             reason = "not an image of a known format"

@@ -82,7 +82,7 @@ def _read_tff(folder: Path, split: str) -> Official:
         labels=[label for _, _, label in rows],
     )
     test = _read_test(folder / "iNaturalist_test.csv")
-    return _official(folder, train, test, f"iNaturalist split {split}")
+    return _official(folder / _TFF, train, test, f"iNaturalist split {split}")
 
 
 def _read_fedvision(folder: Path, file: str, split: str) -> Official:
@@ -92,9 +92,8 @@ def _read_fedvision(folder: Path, file: str, split: str) -> Official:
         users=columns["user_id"],
         labels=columns["class"],
     )
-    return _official(
-        folder, train, _read_test(folder / "test.csv"), f"iNaturalist split {split}"
-    )
+    test = _read_test(folder / "test.csv")
+    return _official(folder / file, train, test, f"iNaturalist split {split}")
 
 
 def _read_test(path: Path) -> Table | None:
@@ -109,7 +108,7 @@ def _read_json(folder: Path) -> Official:
     train = _read_coco(folder / _JSON)
     validation = folder / "val2017.json"
     test = _read_coco(validation) if validation.is_file() else None
-    return _official(folder, train, test, "iNaturalist 2017 by rights holder")
+    return _official(folder / _JSON, train, test, "iNaturalist 2017 by rights holder")
 
 
 def _read_coco(path: Path) -> Table:
@@ -146,10 +145,11 @@ def _stem(image: str) -> str:
 
 
 def _official(
-    folder: Path, train: Table, test: Table | None, description: str
+    table: Path, train: Table, test: Table | None, description: str
 ) -> Official:
     return Official(
-        folder=folder,
+        folder=table.parent,
+        tables=(table,),
         train=train,
         test=test,
         licence=_LICENCE,

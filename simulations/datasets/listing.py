@@ -33,6 +33,8 @@ class Listing:
         held_out: whether it is for evaluation, bool `[n]`.
         provenance: the source record.
         skip_bad: leave out what cannot be decoded, and say how many.
+        channels: 1 or 3; None is 1 if every image is grey, 3 otherwise.
+        tables: the files that the rows come from.
 
     Raises:
         UserError: the columns differ in length.
@@ -44,6 +46,8 @@ class Listing:
     held_out: NDArray[np.bool_]
     provenance: Provenance
     skip_bad: bool = False
+    channels: int | None = None
+    tables: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(self.users), len(self.labels), len(self.held_out)}
@@ -76,16 +80,13 @@ class Listing:
         )
 
 
-def open_in_memory(
-    listing: Listing, image_size: int | None, channels: int | None = None
-) -> InMemoryDataset:
+def open_in_memory(listing: Listing, image_size: int | None) -> InMemoryDataset:
     """Decode everything now; every bad image is found before training starts.
 
     Args:
         listing: what to decode.
         image_size: side in pixels; None keeps the size if all images share one, and
             is 64 with a notice otherwise.
-        channels: 1 or 3; None is 1 if every image is grey.
 
     Raises:
         UserError: bad images that may not be skipped, or too many bytes for memory.
@@ -96,17 +97,12 @@ def open_in_memory(
     if not headers:
         bad.settle(provenance, skip=False, names=listing.names)
         raise UserError(f"{provenance.name}: there are no images.")
-    found = {(header.height, header.width) for header in headers}
-    size: tuple[int, int] = (image_size or DEFAULT_SIDE,) * 2
-    if image_size is None and len(found) == 1:
-        size = found.pop()
-    elif image_size is None:
-        notice = (
-            f"images of {len(found)} different sizes were stretched to "
-            f"{DEFAULT_SIDE} x {DEFAULT_SIDE} pixels."
-        )
+    size = common_size(headers) if image_size is None else (image_size, image_size)
+    if size is None:
+        size = (DEFAULT_SIDE, DEFAULT_SIDE)
+        notice = f"images of different sizes were stretched to {size[0]} x {size[1]}."
         provenance = replace(provenance, notices=(*provenance.notices, notice))
-    channels = channels or (1 if all(header.grey for header in headers) else 3)
+    channels = listing.channels or channels_of(headers)
     refuse_too_large(provenance.name, len(headers), size[0] * size[1] * channels)
 
     rows: list[int] = np.flatnonzero(bad.good).tolist()
@@ -141,6 +137,17 @@ def read_headers(listing: Listing, bad: BadRows) -> list[images.Header]:
         except images.BadImage as error:
             bad.add(row, str(error))
     return headers
+
+
+def common_size(headers: Sequence[images.Header]) -> tuple[int, int] | None:
+    """(height, width) if all images share it."""
+    found = {(header.height, header.width) for header in headers}
+    return found.pop() if len(found) == 1 else None
+
+
+def channels_of(headers: Sequence[images.Header]) -> int:
+    """1 if every image is grey, else 3."""
+    return 1 if all(header.grey for header in headers) else 3
 
 
 def refuse_too_large(name: str, rows: int, bytes_each: int) -> None:

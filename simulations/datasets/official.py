@@ -34,6 +34,7 @@ class Official:
 
     Attributes:
         folder: below which the images lie.
+        tables: the files that were read.
         train: the training rows.
         test: the evaluation rows; None holds out a fifth of the classes.
         licence: of the images.
@@ -41,6 +42,7 @@ class Official:
     """
 
     folder: Path
+    tables: tuple[Path, ...]
     train: Table
     test: Table | None
     licence: str
@@ -64,7 +66,7 @@ def missing_files(options: LoadOptions) -> str:
     """One sentence: which files were looked for, and where."""
     card = describe(options.name)
     return (
-        f"None of {', '.join(card.files)} is in {options.root / card.name} or "
+        f"None of {', '.join(card.files)} is in {options.root / card.module} or "
         f"{options.root}; put the official files there, or name their folder with "
         "--root."
     )
@@ -84,9 +86,9 @@ def listing(official: Official, options: LoadOptions) -> Listing:
             "training table; an image must have one user."
         )
     found = images.image_files(official.folder)
-    tables = [train] if test is None else [train, test]
-    ids = [i for table in tables for i in table.ids]
-    labels = [i for table in tables for i in table.labels]
+    parts = [train] if test is None else [train, test]
+    ids = [image for part in parts for image in part.ids]
+    labels = [label for part in parts for label in part.labels]
     notices: tuple[str, ...] = ()
     if test is None:
         held_out = held_out_classes(labels, options.seed)
@@ -109,11 +111,13 @@ def listing(official: Official, options: LoadOptions) -> Listing:
     )
     rows = Listing(
         images=[found.get(image, official.folder / f"{image}.jpg") for image in ids],
-        users=[user for table in tables for user in table.users],
+        users=[user for part in parts for user in part.users],
         labels=labels,
         held_out=held_out,
         provenance=provenance,
         skip_bad=options.skip_bad,
+        channels=3,
+        tables=official.tables,
     )
     provenance = bad.settle(provenance, options.skip_bad, rows.names)
     return replace(rows.keep(bad.good), provenance=provenance) if len(bad) else rows

@@ -1,5 +1,6 @@
 """`parquet:PATH`: a table, or a folder of tables, with encoded images in a column."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,27 @@ def listing(options: LoadOptions) -> Listing:
     needed = [image_column, label_column]
     if not is_partition(user_column):
         needed.append(user_column)
-    table = _read(Path(options.path), needed)
-    return listing_of_columns(
+    files = table_files(Path(options.path))
+    table = _read(files, needed)
+    rows = listing_of_columns(
         {name: table[name].to_pylist() for name in table.column_names},
         options,
         columns=(image_column, label_column, user_column),
         description=f"table {options.path}",
     )
+    return replace(rows, tables=tuple(files))
+
+
+def table_files(path: Path) -> list[Path]:
+    """A parquet file, or those in a folder, sorted.
+
+    Raises:
+        NotAvailable: neither.
+    """
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise NotAvailable(f"{path} is neither a parquet file nor a folder of them.")
+    return files
 
 
 def listing_of_columns(
@@ -80,13 +95,10 @@ def listing_of_columns(
     return rows.keep(bad.good)
 
 
-def _read(path: Path, needed: list[str]) -> Any:
+def _read(files: list[Path], needed: list[str]) -> Any:
     import pyarrow as pa
     from pyarrow import parquet
 
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
-        raise NotAvailable(f"{path} is neither a parquet file nor a folder of them.")
     tables, size = [], 0
     for file in files:
         try:
@@ -98,11 +110,11 @@ def _read(path: Path, needed: list[str]) -> Any:
                     f"{', '.join(names)}. Name the columns with --user-column, "
                     "--label-column and --image-column."
                 )
-            size += parquet.read_metadata(file).num_rows and file.stat().st_size
+            size += file.stat().st_size
             if size > MEMORY_LIMIT:
                 raise UserError(
-                    f"{path}: more than {MEMORY_LIMIT >> 30} GiB of encoded images; "
-                    "store smaller ones, or use a folder and prepare it."
+                    f"{file.parent}: more than {MEMORY_LIMIT >> 30} GiB of encoded "
+                    "images; store smaller ones, or use a folder and prepare it."
                 )
             split = ["split"] if "split" in names else []
             tables.append(parquet.read_table(file, columns=[*needed, *split]))
@@ -112,7 +124,9 @@ def _read(path: Path, needed: list[str]) -> Any:
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise UserError(f"{path}: the tables differ in their columns.") from error
+        raise UserError(
+            f"{files[0].parent}: the tables differ in their columns."
+        ) from error
 
 
 def _content(value: Any, row: int, bad: BadRows) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 from fedemb.data import UserDataset
 from fedemb.errors import UserError
@@ -108,6 +108,59 @@ def _cards() -> tuple[DatasetCard, ...]:
             ),
         ),
         DatasetCard(
+            name="emnist",
+            description="handwritten characters by writer",
+            module="emnist",
+            options=frozenset({"image_size"}),
+            files=(
+                "emnist_all.sqlite[.lzma]",
+                "federated_emnist_train.sqlite",
+                "LEAF's *.json",
+            ),
+        ),
+        DatasetCard(
+            name="qmnist",
+            description="handwritten digits by writer",
+            module="qmnist",
+            options=frozenset({"image_size"}),
+            files=("qmnist-train-labels-idx2-int[.gz]",),
+        ),
+        DatasetCard(
+            name="gldv2",
+            description="landmarks by photographer",
+            module="gldv2",
+            options=_OWN_FILES,
+            files=("federated_train.csv", "train_clean.csv"),
+        ),
+        DatasetCard(
+            name="gldv2-mini",
+            description="landmarks by photographer, the small split",
+            module="gldv2",
+            options=_OWN_FILES,
+            files=("mini_gld_train_split.csv",),
+        ),
+        DatasetCard(
+            name="digiface",
+            description="rendered faces by subject",
+            module="digiface",
+            options=_OWN_FILES,
+            files=("<subject>/<k>.png",),
+        ),
+        DatasetCard(
+            name="celeba",
+            description="faces by celebrity",
+            module="celeba",
+            options=frozenset({"image_size"}),
+            files=("celeba.sqlite[.lzma]",),
+        ),
+        DatasetCard(
+            name="flair",
+            description="photographs by photographer, with scarce labels",
+            module="flair",
+            options=_OWN_FILES | {"label_column"},
+            files=("labels_and_metadata.json",),
+        ),
+        DatasetCard(
             name="folder:PATH",
             description="your images, with PATH/metadata.csv beside them",
             module="folder",
@@ -201,16 +254,9 @@ def load(
         >>> load("synthetic", users=10_000_000).num_users
         10000000
     """
-    card = describe(name)
-    kind, _, path = name.partition(":")
-    if card.takes_path and not path:
-        raise UserError(f"data set {name!r} needs a path: {card.name}.")
-    if path and not card.takes_path:
-        raise UserError(f"data set {kind!r} takes no path, but {path!r} was given.")
-    options = LoadOptions(
-        name=name,
-        path=path,
-        root=Path("data") if root is None else Path(root),
+    options = options_for(
+        name,
+        root=root,
         users=users,
         seed=seed,
         require_real=require_real,
@@ -220,14 +266,43 @@ def load(
         label_column=label_column,
         image_column=image_column,
     )
-    _refuse_unused(card, options)
-    module = importlib.import_module(f"simulations.datasets.{card.module}")
-    data = cast(UserDataset, module.load(options))
+    data = _open(options)
     if amplify is not None:
         from simulations.datasets.amplify import Amplified
 
         data = Amplified(data, amplify, seed)
     return data
+
+
+def options_for(name: str, *, root: Path | None, **given: Any) -> LoadOptions:
+    """The options of `load`, checked against what the data set understands.
+
+    Raises:
+        UserError: unknown name, a path too many or too few, an option that does not
+            apply or is out of range.
+    """
+    card = describe(name)
+    kind, _, path = name.partition(":")
+    if card.takes_path and not path:
+        raise UserError(f"data set {name!r} needs a path: {card.name}.")
+    if path and not card.takes_path:
+        raise UserError(f"data set {kind!r} takes no path, but {path!r} was given.")
+    root = Path("data") if root is None else Path(root)
+    options = LoadOptions(name=name, path=path, root=root, **given)
+    _refuse_unused(card, options)
+    return options
+
+
+def _open(options: LoadOptions) -> UserDataset:
+    """The prepared shards if there are any, else the loader's own way."""
+    from simulations.datasets.prepared import open_prepared
+
+    prepared = open_prepared(options)
+    if prepared is not None:
+        return prepared
+    card = describe(options.name)
+    module = importlib.import_module(f"simulations.datasets.{card.module}")
+    return cast(UserDataset, module.load(options))
 
 
 def _refuse_unused(card: DatasetCard, options: LoadOptions) -> None:

@@ -26,7 +26,7 @@ def mechanism(population, cohort, u=1, sampler=Sampler.POISSON_VIRTUAL_CLIENTS):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     log_population=st.floats(3, 7),
     share=st.floats(-3, -0.1),
@@ -70,7 +70,7 @@ def test_the_published_planning_example():
         assert found.noise_multiplier == pytest.approx(wanted, abs=1.5e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(
     z=st.floats(0.5, 20),
     rounds=st.integers(1, 500),

@@ -1,0 +1,303 @@
+"""Prepare once: decode, resize, group by user, write memory-mapped shards.
+
+Every file is written under another name and moved into place, the manifest last, so a
+run that is killed leaves whole shards behind and the next one goes on after them.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedemb.data import InMemoryDataset, Provenance
+from fedemb.errors import UserError
+from simulations.datasets import images
+from simulations.datasets.bad_rows import BadRows
+from simulations.datasets.grouping import by_user
+from simulations.datasets.listing import (
+    DEFAULT_SIDE,
+    Listing,
+    channels_of,
+    common_size,
+    digest,
+    read_headers,
+)
+from simulations.datasets.prepared import (
+    VERSION,
+    PreparedDataset,
+    columns_of,
+    prepared_folder,
+    stamp_of,
+)
+from simulations.datasets.registry import describe, options_for
+
+ROWS_PER_SHARD = 4096
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareReport:
+    """What `prepare` did.
+
+    Attributes:
+        folder: where the shards are.
+        images: how many images are in them.
+        users: training users.
+        bad: name and reason of each image that was left out.
+        resumed: images that an earlier run had written.
+        seconds: wall time.
+    """
+
+    folder: Path
+    images: int
+    users: int
+    bad: tuple[tuple[str, str], ...]
+    resumed: int
+    seconds: float
+
+
+def prepare(
+    name: str,
+    *,
+    root: Path,
+    image_size: int | None = None,
+    seed: int = 0,
+    user_column: str | None = None,
+    label_column: str | None = None,
+    image_column: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PrepareReport:
+    """Decode a data set of image files into `root/prepared/`.
+
+    Images that cannot be decoded are left out, named in the report and the manifest,
+    and counted in the notices of every later run.
+
+    Args:
+        name: a registered data set of image files.
+        root: the data root.
+        image_size: side in pixels; None keeps the size if all images of a folder or
+            table share one, and is 64 otherwise.
+        seed: of held-out classes and artificial users.
+        user_column: column of users.
+        label_column: column of labels.
+        image_column: column of images.
+        workers: decoding threads; None is one per core.
+        progress: called with (images done, images in all).
+
+    Raises:
+        UserError: the data set is not one of image files; or the folder holds a
+            preparation of other data, which is never overwritten.
+        NotAvailable: the files are missing.
+    """
+    start = time.perf_counter()
+    module = importlib.import_module(f"simulations.datasets.{describe(name).module}")
+    if not hasattr(module, "listing"):
+        raise UserError(f"{name} needs no preparation; use it as it is.")
+    options = options_for(
+        name,
+        root=root,
+        image_size=image_size,
+        seed=seed,
+        skip_bad=True,
+        user_column=user_column,
+        label_column=label_column,
+        image_column=image_column,
+    )
+    listing: Listing = module.listing(options)
+    folder = prepared_folder(options)
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = _shape(listing, options.image_size)
+    order = _order(listing)
+    _claim(folder, _plan(listing, shape))
+
+    shards: list[dict[str, Any]] = []
+    resumed = 0
+    for first in range(0, len(order), ROWS_PER_SHARD):
+        rows = order[first : first + ROWS_PER_SHARD]
+        path = folder / f"{len(shards):05d}.npy"
+        done = _finished(path, (len(rows), *shape))
+        resumed += len(rows) if done else 0
+        shards.append(done or _write_shard(path, listing, rows, shape, workers))
+        if progress is not None:
+            progress(first + len(rows), len(order))
+    facts = {"shape": list(shape), "columns": columns_of(options)}
+    bad = _write_index(folder, listing, order, shards, facts)
+    data = PreparedDataset(folder)
+    return PrepareReport(
+        folder=folder,
+        images=len(order) - len(bad),
+        users=data.num_users,
+        bad=tuple(bad),
+        resumed=resumed,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _shape(listing: Listing, image_size: int | None) -> tuple[int, int, int]:
+    """(height, width, channels) of the shards."""
+    if listing.channels is not None:
+        side = image_size or DEFAULT_SIDE
+        return side, side, listing.channels
+    headers = read_headers(listing, BadRows(len(listing)))
+    size = common_size(headers) if image_size is None else (image_size, image_size)
+    return (*(size or (DEFAULT_SIDE, DEFAULT_SIDE)), channels_of(headers))
+
+
+def _grouped(listing: Listing, rows: NDArray[np.int64]) -> InMemoryDataset:
+    return by_user(
+        fields={"row": rows},
+        users=listing.users,
+        labels=listing.labels,
+        held_out=listing.held_out,
+        provenance=listing.provenance,
+    )
+
+
+def _order(listing: Listing) -> list[int]:
+    """Rows in the order of the shards: by user, then the held-out ones."""
+    data = _grouped(listing, np.arange(len(listing)))
+    parts = (data.examples.fields["row"], data.evaluation.fields["row"])
+    order: list[int] = np.concatenate(parts).tolist()
+    return order
+
+
+def _plan(listing: Listing, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What makes two preparations the same."""
+    summary = hashlib.sha256()
+    for column in (listing.names, listing.users, listing.labels):
+        summary.update("\0".join(column).encode(errors="surrogateescape") + b"\1")
+    summary.update(np.packbits(listing.held_out).tobytes())
+    return {
+        "version": VERSION,
+        "rows": summary.hexdigest(),
+        "shape": list(shape),
+        "rows_per_shard": ROWS_PER_SHARD,
+    }
+
+
+def _claim(folder: Path, plan: dict[str, Any]) -> None:
+    """Write the plan, or check that the folder is of the same plan."""
+    path = folder / "plan.json"
+    if not path.exists():
+        _write(path, json.dumps(plan, indent=1).encode())
+        return
+    try:
+        same = json.loads(path.read_text()) == plan
+    except ValueError:
+        same = False
+    if not same:
+        raise UserError(
+            f"{folder} holds a preparation of other rows or sizes; move or delete that "
+            "folder and prepare again."
+        )
+
+
+def _finished(path: Path, shape: tuple[int, ...]) -> dict[str, Any] | None:
+    """The record of a shard that an earlier run finished, if its bytes are right."""
+    try:
+        record = json.loads(path.with_suffix(".json").read_text())
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        if pixels.shape == shape and digest(pixels) == record["checksum"]:
+            return dict(record)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+def _write_shard(
+    path: Path,
+    listing: Listing,
+    rows: list[int],
+    shape: tuple[int, int, int],
+    workers: int | None,
+) -> dict[str, Any]:
+    pixels = np.zeros((len(rows), *shape), dtype=np.uint8)
+    bad: dict[str, str] = {}
+    sources = [listing.images[row] for row in rows]
+    decoded = images.decode_all(sources, shape[:2], shape[2], workers)
+    for position, image in enumerate(decoded):
+        if isinstance(image, images.BadImage):
+            bad[str(position)] = str(image)
+        else:
+            pixels[position] = image
+    record = {"file": path.name, "checksum": digest(pixels), "bad": bad}
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("wb") as stream:
+        np.save(stream, pixels)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+    _write(path.with_suffix(".json"), json.dumps(record).encode())
+    return record
+
+
+def _write_index(
+    folder: Path,
+    listing: Listing,
+    order: list[int],
+    shards: list[dict[str, Any]],
+    facts: dict[str, Any],
+) -> list[tuple[str, str]]:
+    """Index and manifest of the rows that could be decoded; returns the others."""
+    bad = BadRows(len(listing))
+    for number, shard in enumerate(shards):
+        for position, reason in shard["bad"].items():
+            bad.add(order[number * ROWS_PER_SHARD + int(position)], reason)
+    place = np.empty(len(listing), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    provenance = bad.settle(listing.provenance, skip=True, names=listing.names)
+    good = bad.good
+    checksum = hashlib.sha256("".join(s["checksum"] for s in shards).encode())
+    kept = replace(
+        listing.keep(good),
+        provenance=replace(provenance, checksum=checksum.hexdigest()[:16]),
+    )
+    data = _grouped(kept, place[good])
+    index = folder / f".index.{os.getpid()}.npz"
+    np.savez(
+        index,
+        rows=data.examples.fields["row"],
+        labels=data.examples.fields["label"],
+        offsets=data.examples.offsets,
+        held_out_rows=data.evaluation.fields["row"],
+        held_out_labels=data.evaluation.fields["label"],
+        user_ids=np.array(data.user_ids),
+    )
+    index.replace(folder / "index.npz")
+    manifest = {
+        **facts,
+        "version": VERSION,
+        "rows_per_shard": ROWS_PER_SHARD,
+        "num_users": data.num_users,
+        "num_classes": data.num_classes,
+        "class_names": list(data.class_names),
+        "provenance": _record(data.provenance),
+        "tables": {str(t.resolve()): stamp_of(t) for t in listing.tables},
+        "shards": [{"file": s["file"], "checksum": s["checksum"]} for s in shards],
+        "bad": bad.listed(listing.names),
+    }
+    _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    return bad.listed(listing.names)
+
+
+def _record(provenance: Provenance) -> dict[str, Any]:
+    return {**asdict(provenance), "source": provenance.source.value}
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a whole file or none."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
