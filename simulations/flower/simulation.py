@@ -89,20 +89,17 @@ class _Engine:
             self.ready.set()
             self.finished.wait()
 
-        chatter = logging.getLogger("flwr")
-        level = chatter.level
-        chatter.setLevel(logging.ERROR)
         try:
-            run_simulation(
-                server_app=server,
-                client_app=client_app,
-                num_supernodes=self.workers,
-                backend_config=_backend(self.workers),
-            )
+            with _quiet("flwr", logging.CRITICAL), _quiet("ray", logging.ERROR):
+                run_simulation(
+                    server_app=server,
+                    client_app=client_app,
+                    num_supernodes=self.workers,
+                    backend_config=_backend(self.workers),
+                )
         except BaseException as error:  # handed to the caller's thread by `check`
             self.error = error
         finally:
-            chatter.setLevel(level)
             if not self.finished.is_set() and self.error is None:
                 self.error = RuntimeError("the engine stopped by itself")
             self.finished.set()
@@ -117,15 +114,35 @@ class _Engine:
             ) from self.error
 
 
+@contextmanager
+def _quiet(logger: str, level: int) -> Iterator[None]:
+    """Failures reach people through `FlowerRunner`, in words of their own."""
+    chatter = logging.getLogger(logger)
+    before = chatter.level
+    chatter.setLevel(level)
+    try:
+        yield
+    finally:
+        chatter.setLevel(before)
+
+
 def _backend(workers: int) -> dict[str, dict[str, str | int | float | bool]]:
     return {
         "init_args": {
             "num_cpus": workers,
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE,
-            "_node_ip_address": "127.0.0.1",
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
         },
-        "client_resources": {"num_cpus": 1, "num_gpus": 0.0, "max_restarts": -1},
+        # Flower hands these to Ray as options of its actors. A killed actor starts again;
+        # a call that meets it dead or starting waits for it, once.
+        "client_resources": {
+            "num_cpus": 1,
+            "num_gpus": 0.0,
+            "max_restarts": -1,
+            "max_task_retries": 1,
+        },
     }
 
 
