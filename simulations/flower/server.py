@@ -14,10 +14,7 @@ from fedemb.errors import UserError
 from simulations.flower.runner import FlowerRunner, Patience
 from simulations.worker import WorkerSpecification, resolve
 
-server_app = ServerApp()
 
-
-@server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run `training(connect, **arguments)` as the run's configuration says.
 
@@ -52,3 +49,7 @@ def main(grid: Grid, context: Context) -> None:
         return FlowerRunner(grid, specification, workers, patience)
 
     training(connect, **arguments)
+
+
+server_app = ServerApp()
+server_app.main()(main)

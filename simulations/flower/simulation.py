@@ -1,8 +1,8 @@
 """Flower's simulation engine with workers as nodes, on this machine.
 
-Flower's engine wants to call us. Here it does so in a thread of its own, which hands out
-its `Grid` and waits: the caller keeps its thread, and with it Ctrl-C, its progress bar
-and its database connections.
+Flower's engine wants to call us. Here it does so in a thread of its own, which hands
+out its `Grid` and waits: the caller keeps its thread, and with it Ctrl-C, its progress
+bar and its database connections.
 """
 
 import logging
@@ -83,12 +83,12 @@ class _Engine:
         """Start the engine and stay until it ends."""
         server = ServerApp()
 
-        @server.main()
         def lend(grid: Grid, context: Context) -> None:
             self.grid = grid
             self.ready.set()
             self.finished.wait()
 
+        server.main()(lend)
         try:
             with _quiet("flwr", logging.CRITICAL), _quiet("ray", logging.ERROR):
                 run_simulation(
@@ -135,8 +135,8 @@ def _backend(workers: int) -> dict[str, dict[str, str | int | float | bool]]:
             "log_to_driver": False,
             "logging_level": logging.ERROR,
         },
-        # Flower hands these to Ray as options of its actors. A killed actor starts again;
-        # a call that meets it dead or starting waits for it, once.
+        # Flower hands these to Ray as options of its actors. A killed actor starts
+        # again; a call that meets it dead or starting waits for it, once.
         "client_resources": {
             "num_cpus": 1,
             "num_gpus": 0.0,

@@ -1,12 +1,13 @@
-"""Promises of the Flower runner: in simulation, over a SuperLink, and when things fail."""
+"""Promises of the Flower runner: simulated, over a SuperLink, and when things fail."""
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -249,7 +250,9 @@ def test_run_in_flower_hands_back_what_happens_inside():
         run_in_flower(fail, specification(), workers=0)
 
 
-def test_flwr_run_over_a_superlink_with_two_supernodes(tmp_path):
+# Flower notices after a minute or so that a worker was killed.
+@pytest.mark.parametrize("fate", ["", pytest.param("die once", marks=pytest.mark.slow)])
+def test_flwr_run_over_a_superlink_with_two_supernodes(tmp_path, fate):
     port, *node_ports = free_ports(3)
     environment = {
         **os.environ,
@@ -262,31 +265,45 @@ def test_flwr_run_over_a_superlink_with_two_supernodes(tmp_path):
     connection = f'[superlink.loop]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     (tmp_path / "flwr" / "config.toml").write_text(connection)
     out = tmp_path / "totals.npy"
-    arguments = json.dumps({"out": str(out)})
-    settings = [
-        'training="tiny_worker:train_and_write"',
-        f"arguments={json.dumps(arguments)}",
-        "workers=2",
+    run = tmp_path / "run.toml"
+    trap = tmp_path / "trap"
+    if fate:
+        trap.write_text(fate)
+    arguments = json.dumps({"out": str(out), "trap": str(trap)})
+    run.write_text(
+        f"training = 'tiny_worker:train_and_write'\narguments = '{arguments}'\n"
+        "workers = 2\n"
+    )
+    link = [
+        "flower-superlink",
+        "--insecure",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
     ]
-    link = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port)]
     link += ["--disable-runtime-dependency-installation"]
     with ExitStack() as running:
         start(running, link, environment, tmp_path / "superlink.log")
         wait_until(lambda: listens(port), 40, tmp_path)
         for i, node_port in enumerate(node_ports):
-            node = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
+            node = [
+                "flower-supernode",
+                "--insecure",
+                "--superlink",
+                f"127.0.0.1:{port}",
+            ]
             node += ["--host", "127.0.0.1", "--port", str(node_port)]
             start(running, node, environment, tmp_path / f"supernode-{i}.log")
         app = ROOT / "simulations" / "flower" / "app"
-        command = ["flwr", "run", str(app), "loop"]
-        for setting in settings:
-            command += ["--run-config", setting]
+        command = ["flwr", "run", str(app), "loop", "--run-config", str(run)]
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        wait_until(out.exists, 90, tmp_path)
+        wait_until(out.exists, 240 if fate else 90, tmp_path)
         wait_until(lambda: len(np.load(out)) == 2, 5, tmp_path)
+    assert not trap.exists()
     theta, cohort, lattice, _ = a_round()
     inline = specification().build()
     for t, total in enumerate(np.load(out)):
@@ -316,14 +333,10 @@ def start(running, command, environment, log):
 
     def stop():
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(5)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
-            os.killpg(process.pid, 9)
-        except ProcessLookupError:
-            pass
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     running.callback(stop)
