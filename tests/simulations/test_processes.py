@@ -1,7 +1,11 @@
 """Promises of worker specifications and of the process runner."""
 
 import os
+import subprocess
+import sys
+import time
 from multiprocessing import active_children
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +24,14 @@ from simulations.worker import (
     deal,
     state_arrays,
 )
+
+
+def alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 def descriptors():
@@ -96,11 +108,8 @@ class TestSpecification:
 
 
 class TestProcessRunner:
-    @pytest.mark.parametrize("engine", ["serial", "vectorized"])
-    def test_two_workers_give_the_inline_sum_bit_for_bit_and_leave_nothing(
-        self, engine
-    ):
-        spec = specification(engine)
+    def test_two_workers_give_the_inline_sum_bit_for_bit_and_leave_nothing(self):
+        spec = specification("vectorized")
         before = descriptors()
         with ProcessRunner(spec.build, workers=2, unit=spec.engine.chunk) as runner:
             for t in (0, 1):
@@ -121,9 +130,9 @@ class TestProcessRunner:
             trap.write_text("die once")
             assert same(runner.train(*a_round()), expected)
             assert not trap.exists()
-            for child in active_children():  # between rounds
-                child.kill()
-                child.join(5)
+            idle = active_children()[0]
+            idle.kill()
+            idle.join(5)
             assert same(runner.train(*a_round()), expected)
             trap.write_text("die always")
             with pytest.raises(WorkerFailed, match=r"died twice .*exit code -9"):
@@ -132,6 +141,27 @@ class TestProcessRunner:
             trap.write_text("raise")
             with pytest.raises(WorkerFailed, match="OSError: the disk is on fire"):
                 runner.train(*a_round())
+
+    def test_workers_do_not_outlive_a_killed_parent(self):
+        code = (
+            "import os, signal\n"
+            "from multiprocessing import active_children\n"
+            "from simulations.processes import ProcessRunner\n"
+            "from tiny_worker import specification\n"
+            "if __name__ == '__main__':\n"
+            "    runner = ProcessRunner(specification().build, workers=1)\n"
+            "    print(active_children()[0].pid, flush=True)\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        found = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        parent = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=found
+        )
+        worker = int(parent.stdout)
+        deadline = time.monotonic() + 60
+        while alive(worker):
+            assert time.monotonic() < deadline, f"{worker} is an orphan"
+            time.sleep(0.1)
 
     def test_mistakes_are_told(self):
         with pytest.raises(UserError, match="workers=0"):
