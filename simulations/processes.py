@@ -4,10 +4,11 @@ Every worker is a spawned process with a runner of its own. It gets the backbone
 contiguous part of the cohort through a pipe and returns one exact integer sum, so the
 number of workers changes the time a round takes and nothing else.
 
-A worker that dies (killed, or out of memory) is replaced and its part is sent once more.
-The replacement computes the same sum, because everything random in it is a function of
-the key, the round and the virtual client. Workers end with their parent: they are
-daemons, and a worker whose parent was killed reads the end of its pipe and leaves.
+A worker that dies (killed, or out of memory) is replaced and its part is sent once
+more. The replacement computes the same sum, because everything random in it is a
+function of the key, the round and the virtual client. Workers end with their parent:
+they are daemons, and a worker whose parent was killed reads the end of its pipe and
+leaves.
 """
 
 import pickle
@@ -101,6 +102,8 @@ class ProcessRunner:
         self.close()
 
     def _all(self, jobs: dict[int, Job]) -> list[ClippedSum]:
+        for i in jobs:
+            self._workers[i].start()
         lost = {i for i, job in jobs.items() if not self._workers[i].send(job)}
         again: set[int] = set()
         done: dict[int, ClippedSum] = {}
@@ -146,18 +149,29 @@ class _Failure:
 
 
 class _Worker:
-    """The parent's end of one process, started when it is first needed."""
+    """The parent's end of one process."""
 
     def __init__(self, make_runner: bytes) -> None:
         self._make_runner = make_runner
         self._process: SpawnProcess | None = None
         self.pipe: Connection
-        self._start()
+        self.start()
+
+    def start(self) -> None:
+        """Start the process unless it runs; it is ready some seconds later."""
+        if self._process is not None:
+            return
+        self.pipe, theirs = _SPAWN.Pipe()
+        process = _SPAWN.Process(
+            target=_serve, args=(theirs, self._make_runner), daemon=True
+        )
+        process.start()
+        theirs.close()  # so that the death of the process ends the pipe
+        self._process = process
 
     def send(self, job: Job) -> bool:
         """Hand over a job; false if the process is dead."""
-        if self._process is None:
-            self._start()
+        self.start()
         try:
             self.pipe.send(job)
         except (BrokenPipeError, ConnectionResetError):
@@ -189,15 +203,6 @@ class _Worker:
         code = process.exitcode
         process.close()
         return code
-
-    def _start(self) -> None:
-        self.pipe, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(
-            target=_serve, args=(theirs, self._make_runner), daemon=True
-        )
-        process.start()
-        theirs.close()  # so that the death of the process ends the pipe
-        self._process = process
 
 
 def _serve(pipe: Connection, make_runner: bytes) -> None:

@@ -33,8 +33,8 @@ class WorkerSpecification:
     """How a worker builds its `InlineRunner`.
 
     The key is that of the clients' local randomness and nothing else. A worker that
-    knew the key of the noise could subtract it, so `RootKey.derive("clients", ...)` goes
-    in here, never the run's own key.
+    knew the key of the noise could subtract it, so `RootKey.derive("clients", ...)`
+    goes in here, never the run's own key.
 
     Attributes:
         factory: `module:function`, importable on the worker; called as
@@ -43,9 +43,9 @@ class WorkerSpecification:
         arguments: what JSON can hold.
         client_key: root of the clients' local randomness.
         engine: how virtual clients are computed; a worker uses one thread.
-        state: values of backbone parameters and buffers by name, where the factory alone
-            would not give them (pre-trained, or left by an earlier stage). Trained
-            parameters among them do not matter: they arrive with every round.
+        state: values of backbone parameters and buffers by name, where the factory
+            alone would not give them (pre-trained, or left by an earlier stage).
+            Trained parameters among them do not matter: they arrive with every round.
 
     Raises:
         UserError: if the factory is not of the form `module:function`, or the arguments
@@ -90,7 +90,9 @@ class WorkerSpecification:
                 "must return an InlineRunner."
             )
         values = {name: torch.from_numpy(np.array(v)) for name, v in self.state.items()}
-        strangers = runner.backbone.load_state_dict(values, strict=False).unexpected_keys
+        strangers = runner.backbone.load_state_dict(
+            values, strict=False
+        ).unexpected_keys
         if strangers:
             raise UserError(
                 f"the backbone of {self.factory} has no {', '.join(strangers)}; its "
@@ -99,7 +101,7 @@ class WorkerSpecification:
         return runner.with_engine(replace(self.engine, threads=1))
 
     def to_json(self) -> str:
-        """Everything but `state`, which travels as arrays. Contains the clients' key."""
+        """All but `state`, which travels as arrays. Contains the clients' key."""
         record = {
             "factory": self.factory,
             "arguments": dict(self.arguments),
@@ -164,8 +166,8 @@ def deal(cohort: Cohort, workers: int, unit: int = 1) -> list[Cohort]:
     """Cut a cohort into at most `workers` contiguous, non-empty parts of equal length.
 
     With `unit`, every part but the last is a multiple of that many virtual clients: a
-    chunk that an engine trains together is then never cut, and the floating-point result
-    of every virtual client does not depend on the number of workers either.
+    chunk that an engine trains together is then never cut, and the floating-point
+    result of every virtual client does not depend on the number of workers either.
 
     Example:
         >>> ids = np.arange(5)
@@ -174,9 +176,7 @@ def deal(cohort: Cohort, workers: int, unit: int = 1) -> list[Cohort]:
     """
     chunks = -(-len(cohort) // unit)
     ends = [-(-chunks * i // workers) * unit for i in range(workers + 1)]
-    parts = [
-        cohort.part(a, b) for a, b in zip(ends, ends[1:], strict=False) if a < b
-    ]
+    parts = [cohort.part(a, b) for a, b in zip(ends, ends[1:], strict=False) if a < b]
     return [part for part in parts if len(part)]
 
 

@@ -8,11 +8,9 @@ from fedemb.runner import InlineRunner
 from simulations.flower.messages import Request, encode_reply
 from simulations.worker import WorkerSpecification
 
-client_app = ClientApp()
-
 
 class _Workshop:
-    """The runner of the last specification; building one reads data and takes seconds."""
+    """The runner of the last specification; building one reads data: seconds."""
 
     def __init__(self) -> None:
         self._digest = ""
@@ -25,10 +23,9 @@ class _Workshop:
         return self._runner
 
 
-_WORKSHOP = _Workshop()
+_WORKSHOP = _Workshop()  # lives as long as the process that Flower gives us
 
 
-@client_app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the virtual clients of a request and reply with their exact sum."""
     torch.set_num_threads(1)
@@ -37,3 +34,7 @@ def train(message: Message, context: Context) -> Message:
         request.backbone, request.cohort, request.lattice, request.round_index
     )
     return Message(encode_reply(clipped), reply_to=message)
+
+
+client_app = ClientApp()
+client_app.train()(train)

@@ -1,7 +1,7 @@
 """What travels between server and workers: a request per worker, and its reply.
 
-Everything a worker needs is in the request, because Flower may hand it to a process that
-has never seen the run: the backbone as float bytes, the virtual clients as integer
+Everything a worker needs is in the request, because Flower may hand it to a process
+that has never seen the run: the backbone as float bytes, the virtual clients as integer
 arrays, the clip norm and the worker specification. The reply is one exact integer sum.
 
 Both are secret: they show who takes part and what the sum is before noise. Use TLS
@@ -115,8 +115,8 @@ def decode_reply(content: RecordDict, request: Request) -> ClippedSum:
     """The sum that answers `request`.
 
     Raises:
-        MalformedReply: if shape, type or size cannot be those of an answer. (A worker is
-            trusted to clip; this catches mistakes, not malice.)
+        MalformedReply: if shape, type or size cannot be those of an answer. (A worker
+            is trusted to clip; this catches mistakes, not malice.)
     """
     try:
         total = content.array_records["sum"]["total"].numpy()

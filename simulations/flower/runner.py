@@ -5,13 +5,13 @@ Guarantees:
 - A round's sum counts every virtual client at most once, however often replies arrive.
 - A share whose worker reports an error, leaves or is late is sent to another worker, at
   most once per round. Both compute the same sum, so it does not matter which answers.
-- A share that nobody answered contributes zero. Nothing else changes: the divisor is the
-  expected number of virtual clients, and sensitivity can only fall.
+- A share that nobody answered contributes zero. Nothing else changes: the divisor is
+  the expected number of virtual clients, and sensitivity can only fall.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -33,15 +33,15 @@ _FASTEST_POLL, _SLOWEST_POLL = 0.005, 0.05  # seconds between looks for replies
 class Transport(Protocol):
     """The part of Flower's `Grid` that a round needs."""
 
-    def get_node_ids(self) -> "list[int]":
+    def get_node_ids(self) -> Iterable[int]:
         """The nodes that are there."""
         ...
 
-    def push_messages(self, messages: "list[Message]") -> "list[str]":
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send; returns their ids."""
         ...
 
-    def pull_messages(self, message_ids: "list[str]") -> "list[Message]":
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that have arrived."""
         ...
 

@@ -1,14 +1,17 @@
 """Flower's simulation engine with workers as nodes, on this machine.
 
-Flower's engine wants to call us. Here it does so in a thread of its own, which hands out
-its `Grid` and waits: the caller keeps its thread, and with it Ctrl-C, its progress bar
-and its database connections.
+Flower's engine wants to call us. Here it does so in a thread of its own, which hands
+out its `Grid` and waits: the caller keeps its thread, and with it Ctrl-C, its progress
+bar and its database connections.
 """
 
+import io
 import logging
+import os
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -56,7 +59,13 @@ def flower_simulation(
     """
     if workers < 1:
         raise UserError(f"workers={workers} must be at least 1.")
-    _require_ray()
+    with _ray(workers):
+        yield from _federation(specification, workers, patience)
+
+
+def _federation(
+    specification: WorkerSpecification, workers: int, patience: Patience | None
+) -> Iterator[FlowerRunner]:
     engine = _Engine(workers)
     thread = threading.Thread(target=engine.run, name="flower-simulation")
     thread.start()
@@ -65,8 +74,10 @@ def flower_simulation(
         engine.check()
         yield FlowerRunner(engine.grid, specification, workers, patience, engine.check)
     finally:
-        engine.finished.set()
-        thread.join()
+        # Ray prints, on the standard output, that actors told to leave have left.
+        with redirect_stdout(io.StringIO()):
+            engine.finished.set()
+            thread.join()
 
 
 @dataclass
@@ -83,26 +94,23 @@ class _Engine:
         """Start the engine and stay until it ends."""
         server = ServerApp()
 
-        @server.main()
         def lend(grid: Grid, context: Context) -> None:
             self.grid = grid
             self.ready.set()
             self.finished.wait()
 
-        chatter = logging.getLogger("flwr")
-        level = chatter.level
-        chatter.setLevel(logging.ERROR)
+        server.main()(lend)
         try:
-            run_simulation(
-                server_app=server,
-                client_app=client_app,
-                num_supernodes=self.workers,
-                backend_config=_backend(self.workers),
-            )
+            with _quiet("flwr", logging.CRITICAL), _quiet("ray", logging.ERROR):
+                run_simulation(
+                    server_app=server,
+                    client_app=client_app,
+                    num_supernodes=self.workers,
+                    backend_config={"client_resources": _ACTOR},
+                )
         except BaseException as error:  # handed to the caller's thread by `check`
             self.error = error
         finally:
-            chatter.setLevel(level)
             if not self.finished.is_set() and self.error is None:
                 self.error = RuntimeError("the engine stopped by itself")
             self.finished.set()
@@ -117,23 +125,74 @@ class _Engine:
             ) from self.error
 
 
-def _backend(workers: int) -> dict[str, dict[str, str | int | float | bool]]:
-    return {
-        "init_args": {
-            "num_cpus": workers,
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE,
-            "_node_ip_address": "127.0.0.1",
-        },
-        "client_resources": {"num_cpus": 1, "num_gpus": 0.0, "max_restarts": -1},
-    }
-
-
-def _require_ray() -> None:
+@contextmanager
+def _quiet(logger: str, level: int) -> Iterator[None]:
+    """Failures reach people through `FlowerRunner`, in words of their own."""
+    chatter = logging.getLogger(logger)
+    before = chatter.level
+    chatter.setLevel(level)
     try:
-        import ray  # noqa: F401
+        yield
+    finally:
+        chatter.setLevel(before)
+
+
+# Flower hands these to Ray as options of its actors. A killed actor starts again; a
+# call that meets it dead or starting waits for it, once.
+_ACTOR: dict[str, str | int | float | bool] = {
+    "num_cpus": 1,
+    "num_gpus": 0.0,
+    "max_restarts": -1,
+    "max_task_retries": 1,
+}
+
+
+@contextmanager
+def _ray(workers: int) -> Iterator[None]:
+    """Ray, started here rather than by Flower, which would not keep it to this machine.
+
+    Ray asks the metadata services of three clouds where it is, statistics or not. A
+    proxy that does not exist keeps these questions, and whatever else its processes
+    might ask over plain HTTP, on the loopback interface.
+    """
+    try:
+        import ray
     except ImportError as error:
         raise NotAvailable(
             "Flower's simulation engine needs Ray, which is not installed: "
             "pip install 'fedemb[flower]', or use --runner processes."
         ) from error
+    settings = {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "http_proxy": "http://127.0.0.1:9",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+    try:
+        with _quiet("ray", logging.ERROR), _environment(settings):
+            ray.init(
+                num_cpus=workers,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:
+        raise WorkerFailed(f"Ray could not start: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
