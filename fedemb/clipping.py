@@ -170,7 +170,7 @@ def clip_to_lattice(deltas: Tensor, lattice: Lattice, examples: int = 0) -> Clip
     scale = torch.where(within, 1.0, lattice.target_norm / norms) / lattice.spacing
     scale = torch.where(finite, scale, 0.0)
     kind = torch.finfo(deltas.dtype)
-    if kind.eps > _FLOAT32_EPS or bool((scale > kind.max).any()):
+    if kind.eps > _FLOAT32_EPS or 1 / lattice.spacing > kind.max:
         deltas = deltas.to(torch.float64)  # half precision, or a minute clip norm
     deltas.mul_(scale.to(deltas.dtype)[:, None]).round_()
     if not bool(finite.all()):
