@@ -64,29 +64,34 @@ def test_sampling_users_instead_costs_twice_the_sensitivity(z, u, value):
     assert found == pytest.approx(value, rel=0.01)
 
 
-# Section 10: N, k, epsilon at factor 1 with cohort 256 k and noise 0.62 k, 200 rounds.
+# Section 10, cohort 256 k, noise 0.62 k, 200 rounds: N, k, epsilon at factors 1 and 2.
 EXTRAPOLATED = [
-    (34_000, 1, 3.36),
-    (34_000, 10, 0.63),
-    (340_000, 1, 1.12),
-    (340_000, 10, 0.063),
-    (1_020_000, 1, 0.54),
-    (1_020_000, 10, 0.021),
+    (34_000, 1, 3.36, 26.7),
+    (34_000, 10, 0.63, 1.41),
+    (340_000, 1, 1.12, 13.0),
+    (340_000, 10, 0.063, 0.138),
+    (1_020_000, 1, 0.54, 10.8),
+    (1_020_000, 10, 0.021, 0.046),
 ]
 
 
-@pytest.mark.parametrize(("population", "k", "value"), EXTRAPOLATED)
-def test_epsilon_of_extrapolated_cohorts(population, k, value):
-    sampler = PoissonVirtualClients(population=population, users_per_round=256 * k)
-    own = PrivacyPlan(
-        sampler=sampler,
-        rounds=200,
-        clip_norm=1.0,
-        noise_multiplier=0.62 * k,
-        delta=population**-1.1,
-    )
-    half_a_digit = 0.5 * 10.0 ** -len(str(value).split(".")[1])
-    assert own.spent().epsilon == pytest.approx(value, rel=0.01, abs=half_a_digit)
+@pytest.mark.parametrize(("population", "k", "alone", "grouped"), EXTRAPOLATED)
+def test_epsilon_of_extrapolated_cohorts(population, k, alone, grouped):
+    for kind, u, value in ((PoissonVirtualClients, 1, alone), (PoissonUsers, 8, grouped)):
+        own = PrivacyPlan(
+            sampler=kind(
+                population=population,
+                users_per_round=256 * k,
+                users_per_virtual_client=u,
+            ),
+            rounds=200,
+            clip_norm=1.0,
+            noise_multiplier=0.62 * k,
+            delta=population**-1.1,
+        )
+        half_a_digit = 0.5 * 10.0 ** -len(str(value).split(".")[1])
+        found = own.spent().epsilon
+        assert found == pytest.approx(value, rel=0.01, abs=half_a_digit)
 
 
 @pytest.mark.parametrize("target", [0.5, 2.0, 8.0])
