@@ -1,7 +1,8 @@
 """The link between rounds and the ledger: who pays, for what, and when it is free."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 
 from accounting import PrivacyLedger, SampledGaussian
 
@@ -19,6 +20,10 @@ class LedgerBudget:
             engine, software). A round that was interrupted and is repeated under the
             same fingerprint is the same release, bit for bit, and is paid once. Empty
             when repeating bit for bit cannot be promised: the round is paid again.
+        planned: rounds of the stage; the ledger checks that they fit all at once.
+
+    Rounds are committed from the thread that saves checkpoints; a lock keeps it out of
+    the way of the next reservation.
     """
 
     ledger: PrivacyLedger
@@ -26,17 +31,26 @@ class LedgerBudget:
     run_id: str
     stage: str = ""
     fingerprint: str = ""
+    planned: int = 1
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def reserve(self, round_index: int) -> Callable[[], None]:
         """Pay for a round before any data is read; returns its commit."""
-        receipt = self.ledger.reserve(
-            self.mechanism,
-            run_id=self.run_id,
-            round_index=round_index,
-            stage=self.stage,
-            fingerprint=self.fingerprint,
-        )
-        return lambda: self.ledger.commit(receipt)
+        with self._lock:
+            receipt = self.ledger.reserve(
+                self.mechanism,
+                run_id=self.run_id,
+                round_index=round_index,
+                stage=self.stage,
+                fingerprint=self.fingerprint,
+                planned=self.planned - round_index,
+            )
+
+        def commit() -> None:
+            with self._lock:
+                self.ledger.commit(receipt)
+
+        return commit
 
 
 class Unaccounted:
