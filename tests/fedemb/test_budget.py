@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -255,3 +256,13 @@ def test_a_round_repeated_on_other_data_is_paid_again(tmp_path):
     ledger.close()
     _, entries = run(tmp_path / "cut", tmp_path / "ledger", 2, "other data", 7)
     assert entries == [(0, True), (1, False), (1, True)]
+
+
+def test_commits_of_another_thread_never_collide_with_reservations(tmp_path):
+    """Rounds are committed by the thread that saves checkpoints."""
+    ledger = create(tmp_path / "ledger")
+    own = budget(ledger)
+    with ThreadPoolExecutor(1) as saver:
+        done = [saver.submit(own.reserve(t)) for t in range(150)]
+    assert [future.exception() for future in done] == [None] * 150
+    assert all(entry.committed for entry in ledger.entries())
