@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 _BITS = 20
+_LEAST_CLIP_NORM = 1e-300
+_FLOAT32_EPS = 2.0**-23
 # Float rounding while scaling changes a norm by a factor below 1 + 2^-22.
 _ROUNDING_MARGIN = 2.0**-20
 
@@ -28,8 +30,8 @@ class Lattice:
         dimension: d, the number of trained parameters.
 
     Raises:
-        ValueError: if the clip norm is not positive and finite, or the dimension is so
-            large that rounding would eat a tenth of the clip norm.
+        ValueError: if the clip norm is not positive and finite (or below 1e-300), or
+            the dimension is so large that rounding would eat a tenth of the clip norm.
 
     Example:
         >>> lattice = Lattice(1.0, 100)
@@ -41,9 +43,10 @@ class Lattice:
     dimension: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.clip_norm < float("inf"):
+        if not _LEAST_CLIP_NORM <= self.clip_norm < float("inf"):
             raise ValueError(
-                f"clip_norm={self.clip_norm} must be positive and finite."
+                f"clip_norm={self.clip_norm} must be finite and at least "
+                f"{_LEAST_CLIP_NORM:g}, below which its lattice has no float spacing."
             )
         if self.target_norm < 0.9 * self.clip_norm:
             raise ValueError(
@@ -148,7 +151,7 @@ def clip_to_lattice(deltas: Tensor, lattice: Lattice, examples: int = 0) -> Clip
     where C' = `lattice.target_norm`, a hair below C.
 
     Args:
-        deltas: float `[clients, P]`, overwritten.
+        deltas: float `[clients, P]`; may be overwritten.
         lattice: clip norm and dimension.
         examples: training examples these rows come from, for the diagnostics.
 
@@ -166,6 +169,9 @@ def clip_to_lattice(deltas: Tensor, lattice: Lattice, examples: int = 0) -> Clip
     # Written so that NaN cannot pass: rows are zeroed by mask, never by arithmetic.
     scale = torch.where(within, 1.0, lattice.target_norm / norms) / lattice.spacing
     scale = torch.where(finite, scale, 0.0)
+    kind = torch.finfo(deltas.dtype)
+    if kind.eps > _FLOAT32_EPS or 1 / lattice.spacing > kind.max:
+        deltas = deltas.to(torch.float64)  # half precision, or a minute clip norm
     deltas.mul_(scale.to(deltas.dtype)[:, None]).round_()
     if not bool(finite.all()):
         deltas[~finite] = 0.0

@@ -48,8 +48,9 @@ class Cohort:
         return len(self.ids)
 
     def __iter__(self) -> Iterator[VirtualClient]:
-        for i, users in zip(self.ids, np.split(self.users, np.cumsum(self.sizes)[:-1]), strict=True):
-            yield VirtualClient(int(i), users)
+        ends = np.cumsum(self.sizes)
+        for i, size, end in zip(self.ids, self.sizes, ends, strict=True):
+            yield VirtualClient(int(i), self.users[end - size : end])
 
     def present(self, num_users: int) -> "Cohort":
         """Without the empty seats: users `num_users` and above are absent.

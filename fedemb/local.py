@@ -123,12 +123,30 @@ class Work:
 
     def at(self, step: int) -> Batch:
         """The batch of a step, `[V, B, ...]`, with `weight` and `classes`."""
-        rows = self.rows[:, step]
-        taken = {name: values[rows.clamp(min=0)] for name, values in self.batch.items()}
-        weight = (rows >= 0).to(_float_type(self.batch))
+        taken = {name: self.gather(v, step) for name, v in self.batch.items()}
+        weight = (self.rows[:, step] >= 0).to(_float_type(self.batch))
         taken["weight"] = taken.get("weight", 1) * weight
         taken["classes"] = self.classes
         return taken
+
+    def gather(self, values: Tensor, step: int) -> Tensor:
+        """What a step reads of `values` `[n, ...]`, one row each: `[V, B, ...]`.
+
+        Padding holds a row of its own client, or zeros if the client has none. A weight
+        of 0 does not stop NaN, so a row of another client must never stand there.
+        """
+        rows = self.rows[:, step]
+        spare = torch.where(rows[:, :1] >= 0, rows[:, :1], self.rows[:, 0, :1])
+        rows = torch.where(rows >= 0, rows, spare)
+        found = values[rows.clamp(min=0)]
+        missing = rows < 0
+        if bool(missing.any()):
+            found[missing] = 0
+        return found
+
+    def active(self, step: int) -> Tensor:
+        """Which clients have rows in a step, bool `[V]`; the others stand still."""
+        return (self.rows[:, step] >= 0).any(dim=1)
 
     def of(self, client: int) -> Iterator[Batch]:
         """The batches of one client, without padding, `[b, ...]`."""

@@ -31,14 +31,16 @@ def fit_heads(
 
     gradients = vmap(grad(loss))
     for step in steps:
-        rows = work.rows[:, step].clamp(min=0)
-        found = gradients(heads, _take(features, rows), work.at(step))
-        active = (work.rows[:, step] >= 0).any(dim=1).to(theta)
+        found = gradients(heads, _gather(work, features, step), work.at(step))
         for name, value in heads.items():
-            moving = active.view(-1, *[1] * (value.dim() - 1))
             velocity[name].mul_(recipe.momentum).add_(found[name])
-            value.sub_(velocity[name] * (rate * moving))
+            value.sub_(moving(velocity[name] * rate, work.active(step)))
     return heads
+
+
+def moving(change: Tensor, active: Tensor) -> Tensor:
+    """`change` `[V, ...]` of the active clients; zero for the others, were it NaN."""
+    return torch.where(active.view(-1, *[1] * (change.dim() - 1)), change, 0.0)
 
 
 def embed_rows(
@@ -78,7 +80,7 @@ def head_loss(
     return loss
 
 
-def _take(features: Features, rows: Tensor) -> Features:
+def _gather(work: Work, features: Features, step: int) -> Features:
     if isinstance(features, Tensor):
-        return features[rows]
-    return {name: value[rows] for name, value in features.items()}
+        return work.gather(features, step)
+    return {name: work.gather(value, step) for name, value in features.items()}

@@ -65,7 +65,11 @@ def shared_deltas(
     gradients = None if rules is None else _hooked(model, layout, rules, heads, batch)
     if gradients is None:
         gradients = _functional(model, layout, theta, heads, batch)
-    return gradients.mul_(-recipe.learning_rate)
+    gradients.mul_(-recipe.learning_rate)
+    idle = ~work.active(steps[0])
+    if bool(idle.any()):
+        gradients[idle] = 0.0
+    return gradients
 
 
 def _functional(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from fedemb.engines.heads import fit_heads
+from fedemb.engines.heads import fit_heads, moving
 from fedemb.engines.serial import local_parameters
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
@@ -34,14 +34,13 @@ def vectorized_deltas(
             continue
         batch = work.at(step)
         found = gradients(backbones, heads, batch)
-        active = (work.rows[:, step] >= 0).any(dim=1).to(theta)
+        active = work.active(step)
         velocity.mul_(recipe.momentum).add_(found[0])
-        backbones.sub_(velocity * (rate * active)[:, None])
+        backbones.sub_(moving(velocity * rate, active))
         if joint:
             for name, value in heads.items():
-                moving = active.view(-1, *[1] * (value.dim() - 1))
                 head_velocity[name].mul_(recipe.momentum).add_(found[1][name])
-                value.sub_(head_velocity[name] * (head_rate * moving))
+                value.sub_(moving(head_velocity[name] * head_rate, active))
     return backbones.sub_(theta)
 
 

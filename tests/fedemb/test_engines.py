@@ -1,0 +1,241 @@
+"""Every engine computes what the serial one does; nothing crosses virtual clients."""
+
+import numpy as np
+import pytest
+import torch
+from core_toys import BACKBONES, everyone, module, rows, runner, task, theta
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fedemb.data import Examples
+from fedemb.engines.serial import serial_deltas
+from fedemb.engines.shared import shared_deltas, single_backbone_step
+from fedemb.engines.vectorized import vectorized_deltas
+from fedemb.heads import LinearHead
+from fedemb.local import LocalModel, LocalTraining, Work, make_work
+from fedemb.parameters import FlatLayout
+
+HEADS = ["linear", "cosine", "class-means"]
+
+
+def compute(engine, data, recipe, backbone="dense", head="linear", space="client"):
+    """Deltas in float64 and the work they come from."""
+    own = task(backbone, head, space)
+    seeds = np.arange(data.num_groups, dtype=np.uint64) * np.uint64(7919)
+    work = make_work(own, recipe, data, seeds, dtype=torch.float64)
+    net = module(backbone).double()
+    layout = FlatLayout.of(net)
+    theta = layout.flatten(dict(net.named_parameters()))
+    model = LocalModel(own, net.requires_grad_(False), work.head)
+    return engine(model, layout, theta, work, recipe), work
+
+
+def agree(data, recipe, **kinds):
+    expected, work = compute(serial_deltas, data, recipe, **kinds)
+    engines = [vectorized_deltas]
+    if single_backbone_step(work, recipe):
+        engines.append(shared_deltas)
+    for engine in engines:
+        found, _ = compute(engine, data, recipe, **kinds)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    return expected
+
+
+@settings(max_examples=30)
+@given(
+    sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4).filter(any),
+    recipe=st.builds(
+        LocalTraining,
+        learning_rate=st.sampled_from([0.05, 0.5]),
+        momentum=st.sampled_from([0.0, 0.9]),
+        batch_size=st.integers(1, 5),
+        epochs=st.integers(1, 2),
+        steps=st.none() | st.integers(1, 3),
+        head_steps=st.none() | st.integers(0, 3),
+        head_lr_scale=st.sampled_from([1.0, 20.0]),
+    ),
+    head=st.sampled_from(HEADS),
+    space=st.sampled_from(["client", "global"]),
+    seed=st.integers(0, 100),
+)
+def test_vectorized_equals_serial(sizes, recipe, head, space, seed):
+    agree(rows(sizes, seed), recipe, head=head, space=space)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head_steps", [None, 1])
+def test_one_backbone_step_is_the_same_in_all_three(backbone, head, head_steps):
+    steps = 1 if head_steps is None else 2
+    recipe = LocalTraining(
+        learning_rate=0.3, batch_size=5, steps=steps, head_steps=head_steps
+    )
+    deltas = agree(rows([3, 7, 1, 4]), recipe, backbone=backbone, head=head)
+    assert float(deltas.norm()) > 0
+
+
+@pytest.mark.parametrize("backbone", ["conv", "loose"])
+def test_several_steps_with_momentum_on_other_backbones(backbone):
+    recipe = LocalTraining(learning_rate=0.2, batch_size=3, epochs=3, momentum=0.9)
+    agree(rows([3, 7, 1, 4]), recipe, backbone=backbone)
+
+
+def test_the_shared_engine_refuses_several_backbone_steps():
+    recipe = LocalTraining(steps=2, batch_size=2)
+    with pytest.raises(ValueError, match="use the vectorized engine"):
+        compute(shared_deltas, rows([5]), recipe)
+
+
+ENGINE_RECIPES = [
+    ("serial", {"epochs": 2, "momentum": 0.5}),
+    ("vectorized", {"epochs": 2, "momentum": 0.5}),
+    ("vectorized", {"steps": 3, "head_steps": 1}),
+    ("shared", {"steps": 1}),
+    ("shared", {"steps": 2, "head_steps": 1}),
+]
+POISON = [1.0, 0.0, 1e38, np.inf, np.nan]
+
+
+def all_deltas(engine, data, backbone, head, recipe):
+    own = runner(data, engine=engine, backbone=backbone, head=head, **recipe)
+    return own.deltas(theta(own), own.work(everyone(data.num_groups), 0))
+
+
+@pytest.mark.parametrize(("engine", "recipe"), ENGINE_RECIPES)
+@pytest.mark.parametrize("head", ["linear", "class-means"])
+@pytest.mark.parametrize("backbone", ["dense", "conv", "loose"])
+def test_perturbing_one_client_changes_no_other_bit(engine, recipe, head, backbone):
+    """Not even NaN crosses: padding of the others' batches is their own."""
+    data = rows([3, 6, 5, 1, 0, 4], seed=2)
+    before = all_deltas(engine, data, backbone, head, recipe)
+    for client in (0, 2, 5):
+        own = slice(int(data.offsets[client]), int(data.offsets[client + 1]))
+        for value in POISON:
+            image = data.fields["image"].copy()
+            image[own] = value
+            other = Examples(dict(data.fields, image=image), data.offsets)
+            after = all_deltas(engine, other, backbone, head, recipe)
+            for v in range(data.num_groups):
+                if v != client:
+                    assert torch.equal(after[v], before[v])
+
+
+@pytest.mark.parametrize(("engine", "recipe"), ENGINE_RECIPES)
+def test_a_client_without_rows_moves_by_exactly_zero(engine, recipe):
+    deltas = all_deltas(engine, rows([3, 0, 4]), "dense", "linear", recipe)
+    assert not deltas[1].any()
+    assert deltas[0].any()
+
+
+class Reference(nn.Module):
+    """A linear classifier with bias, all ones and zeros, as the published test has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 1))
+        self.bias = nn.Parameter(torch.zeros(2))
+
+    def forward(self, features, batch):
+        logits = features @ self.weight.T + self.bias
+        chosen = (batch["label"][:, None] == torch.arange(2)).to(logits)
+        losses = -(torch.log_softmax(logits, -1) * chosen).sum(-1)
+        return (losses * batch["weight"]).sum() / batch["weight"].sum()
+
+
+class Linear21:
+    """The task of the fixture: features are a linear map of two numbers to one."""
+
+    def features(self, backbone, batch):
+        return backbone(batch["x"])
+
+    def loss(self, head, features, batch):
+        return head(features, batch)
+
+
+@pytest.mark.parametrize("engine", [serial_deltas, vectorized_deltas])
+@pytest.mark.parametrize(
+    ("head_steps", "norm"), [(10, 0.0), (0, 0.0), (1, 5.22e-3), (2, 1.18e-2)]
+)
+def test_reconstruction_fixture(engine, head_steps, norm):
+    """Published: linear 2 -> 1 -> 2, four rows twice, three batches of 3, SGD 0.1."""
+    net = nn.Linear(2, 1)
+    nn.init.ones_(net.weight)
+    nn.init.zeros_(net.bias)
+    head, layout = Reference(), FlatLayout.of(net)
+    order = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, -1])
+    work = Work(
+        batch={
+            "x": torch.tensor([[0.0, 0], [1, 0], [2, 0], [3, 0]]),
+            "label": torch.tensor([0, 0, 1, 1]),
+        },
+        rows=order.view(1, 3, 3),
+        classes=torch.tensor([2]),
+        head=head,
+        heads={k: v.detach()[None] for k, v in head.named_parameters()},
+    )
+    recipe = LocalTraining(learning_rate=0.1, head_steps=head_steps, batch_size=3)
+    model = LocalModel(Linear21(), net.requires_grad_(False), head)
+    theta = layout.flatten(dict(net.named_parameters()))
+    found = float(engine(model, layout, theta, work, recipe).norm())
+    assert found == pytest.approx(norm, rel=5e-3, abs=1e-12)
+
+
+@pytest.mark.parametrize("engine", [serial_deltas, vectorized_deltas, shared_deltas])
+@pytest.mark.parametrize("head", HEADS)
+def test_head_steps_of_all_steps_leave_the_backbone_exactly_where_it_is(engine, head):
+    recipe = LocalTraining(steps=3, head_steps=3, batch_size=2)
+    deltas, _ = compute(engine, rows([4, 2]), recipe, head=head)
+    assert not deltas.any()
+
+
+def test_head_steps_of_zero_keep_the_random_head_and_move_the_backbone():
+    """Another head rate changes nothing, since no step moves the head."""
+    found = [
+        compute(
+            serial_deltas,
+            rows([4, 6]),
+            LocalTraining(steps=2, head_steps=0, batch_size=3, head_lr_scale=scale),
+        )[0]
+        for scale in (1.0, 100.0)
+    ]
+    assert torch.equal(found[0], found[1])
+    assert found[0].any()
+
+
+def test_the_head_rate_scales_the_head_alone():
+    """One joint step moves the backbone by the first gradient, whatever the scale."""
+    found = {
+        (steps, scale): compute(
+            serial_deltas,
+            rows([4]),
+            LocalTraining(steps=steps, batch_size=4, head_lr_scale=scale),
+        )[0]
+        for steps in (1, 2)
+        for scale in (0.5, 5.0)
+    }
+    assert torch.equal(found[1, 0.5], found[1, 5.0])
+    assert not torch.equal(found[2, 0.5], found[2, 5.0])
+
+
+@pytest.mark.parametrize("engine", [serial_deltas, vectorized_deltas, shared_deltas])
+def test_permuting_the_class_ids_of_a_client_changes_nothing(engine):
+    data, recipe = rows([6, 5], seed=3), LocalTraining(batch_size=6, steps=1)
+    names = np.array([4, 2, 0, 5, 1, 3])
+    renamed = Examples(
+        dict(data.fields, label=names[data.fields["label"]]), data.offsets
+    )
+    before, after = (
+        compute(engine, x, recipe, head="class-means")[0] for x in (data, renamed)
+    )
+    torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-12)
+    assert before.any()
+
+
+def test_the_aggregated_vector_has_exactly_the_backbones_names():
+    """A head is no part of it: no tensor of shape (classes, ...) is ever added."""
+    own = runner(rows([3, 4]), head="linear")
+    names = tuple(dict(own.backbone.named_parameters()))
+    assert own.layout.names == names
+    assert own.layout.size == sum(p.numel() for p in own.backbone.parameters())
+    assert not any(isinstance(m, LinearHead) for m in own.backbone.modules())
