@@ -53,6 +53,17 @@ class LedgerBudget:
         return commit
 
 
+def settle(budget: LedgerBudget, completed: int) -> None:
+    """Commit rounds whose result is durable, but whose commit a crash cut off.
+
+    Without a fingerprint nothing is done: such a round stays reserved, hence paid.
+    """
+    done = set(budget.ledger.committed_rounds(budget.run_id, budget.stage))
+    for round_index in range(completed):
+        if round_index not in done and budget.fingerprint:
+            budget.reserve(round_index)()
+
+
 class Unaccounted:
     """For runs without any privacy claim (z = 0): nothing is paid, nothing promised."""
 

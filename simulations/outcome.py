@@ -44,7 +44,15 @@ def write_outcome(
     folder.write_json("report.json", report)
     from simulations.pictures import write_html
 
-    write_html(folder, assembly, initial, trained, outcome, report)
+    write_html(
+        folder,
+        assembly,
+        (initial, trained),
+        outcome.statement,
+        outcome.forecast,
+        outcome.progress,
+        report,
+    )
     return report
 
 

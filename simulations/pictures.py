@@ -1,7 +1,89 @@
-"""Embeddings and pictures for the report."""
+"""The page of a run: what its numbers, embeddings and pictures look like."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
-def write_html(*_: Any) -> None:
-    """To be connected."""
+from accounting import PrivacyStatement
+from fedemb.data import Examples
+from fedemb.identity import embed_all
+from fedemb.noise_forecast import NoiseForecast
+from simulations.assembly import Assembly
+from simulations.report import Gallery, ReportContent, write_report
+from simulations.folder import RunFolder, environment
+from simulations.training import Progress
+
+_SHOWN = 3000  # held-out rows in the page's pictures, at most
+
+
+def write_html(
+    folder: RunFolder,
+    assembly: Assembly,
+    backbones: tuple[nn.Module, nn.Module],
+    statement: PrivacyStatement,
+    forecast: NoiseForecast,
+    progress: Progress,
+    report: Mapping[str, Any],
+) -> None:
+    """Write `report.html` from `report.json`'s content and the two backbones."""
+    told = progress.diagnostics
+    clients = max(told.clients, 1)
+    content = ReportContent(
+        dataset=dict(report["dataset"])
+        | {"description": assembly.dataset.provenance.description},
+        model=str(report["model"]),
+        privacy=report["privacy"],
+        metrics=report["metrics"],
+        rounds_completed=int(report["rounds_completed"]),
+        performance=report["performance"],
+        evaluations=progress.rows,
+        noise=forecast,
+        epsilon_at_delta=statement.curve,
+        statement=statement.to_text(),
+        configuration=assembly.configuration.to_toml(),
+        environment=environment(),
+        notices=assembly.dataset.provenance.notices,
+        gallery=_gallery(assembly, *backbones),
+        diagnostics={
+            "mean norm before clipping": told.norm_sum / clients,
+            "share of virtual clients clipped": told.clipped / clients,
+            "virtual clients that were not finite": float(told.non_finite),
+        },
+    )
+    write_report(folder.path, content)
+
+
+def _gallery(
+    assembly: Assembly, before: nn.Module, after: nn.Module
+) -> Gallery | None:
+    held_out = assembly.dataset.held_out()
+    if "label" not in held_out.fields:
+        return None
+    rows = _spread(len(held_out))
+    examples = Examples(held_out.take(rows), np.array([0, len(rows)], np.int64))
+    first, last = assembly.stages[0].task, assembly.stages[-1].task
+    return Gallery(
+        labels=examples.fields["label"].astype(np.int64),
+        before=embed_all(first, before.eval(), examples).numpy(),
+        after=embed_all(last, after.eval(), examples).numpy(),
+        images=_bytes(examples.fields.get("image")),
+        class_names=assembly.dataset.class_names,
+    )
+
+
+def _spread(count: int) -> NDArray[np.int64]:
+    """At most `_SHOWN` rows, evenly spread."""
+    if count <= _SHOWN:
+        return np.arange(count, dtype=np.int64)
+    return np.linspace(0, count - 1, _SHOWN).astype(np.int64)
+
+
+def _bytes(images: NDArray[Any] | None) -> NDArray[np.uint8] | None:
+    if images is None or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        return None
+    if np.issubdtype(images.dtype, np.floating):
+        images = np.clip(images * 255, 0, 255)
+    return images.astype(np.uint8)

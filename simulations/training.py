@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from accounting import BudgetExhausted, PrivacyLedger
-from fedemb.budget import LedgerBudget, Unaccounted
+from fedemb.budget import LedgerBudget, Unaccounted, settle
 from fedemb.checkpoint import Checkpointer, read_state
 from fedemb.clipping import Diagnostics
 from fedemb.parameters import FlatLayout
@@ -96,10 +96,12 @@ class Trainer:
         name = self.assembly.stages[stage].name
         self.listener.begin(name, rounds, state.round_index)
         progress.rounds += state.round_index
+        budget = self._budget(name, rounds)
+        if isinstance(budget, LedgerBudget):
+            settle(budget, state.round_index)
         if state.round_index >= rounds:
             return
         saver = Checkpointer(saved) if saved is not None else None
-        budget = self._budget(name, rounds)
         watch = _Watch(self, stage, rounds, backbone, layout, progress)
 
         def go(runner: ClientRunner) -> ServerState:
