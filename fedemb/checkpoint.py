@@ -21,7 +21,9 @@ from fedemb.server import ServerState
 _FORMAT = "fedemb-server-state-1"
 
 
-def write_state(path: Path, state: ServerState, extra: dict[str, str] | None = None) -> None:
+def write_state(
+    path: Path, state: ServerState, extra: dict[str, str] | None = None
+) -> None:
     """Write `state` to `path`, atomically and durably.
 
     Args:
@@ -111,7 +113,9 @@ class Checkpointer:
     def flush(self) -> None:
         """Wait until everything handed in is durable and committed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._error or not (self._waiting or self._busy))
+            self._changed.wait_for(
+                lambda: self._error or not (self._waiting or self._busy)
+            )
             self._raise()
 
     def close(self) -> None:

@@ -242,7 +242,9 @@ class AdaptiveClipping:
         """s_b for this many expected clients."""
         return self.count_stddev or expected_clients / 20
 
-    def value_noise_multiplier(self, noise_multiplier: float, expected_clients: float) -> float:
+    def value_noise_multiplier(
+        self, noise_multiplier: float, expected_clients: float
+    ) -> float:
         """The noise multiplier to add to the sum so that the accounted one is kept.
 
         Raises:

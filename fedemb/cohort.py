@@ -190,7 +190,9 @@ class PoissonUsers(_Seats):
             return Cohort(users, users, np.ones_like(users))
         slots = max(1, round(self.users_per_round / self.users_per_virtual_client))
         salt = np.frombuffer(key.derive("slots", round_index), dtype="<u8")[0]
-        slot = (mix64(users.astype(np.uint64) ^ salt) % np.uint64(slots)).astype(np.int64)
+        slot = (mix64(users.astype(np.uint64) ^ salt) % np.uint64(slots)).astype(
+            np.int64
+        )
         order = np.argsort(slot, kind="stable")
         ids, sizes = np.unique(slot, return_counts=True)
         return Cohort(ids, users[order], sizes.astype(np.int64))
@@ -247,7 +249,9 @@ class FullParticipation(_Seats):
         return _seated(ids, u, self.population, key, round_index)
 
 
-SAMPLERS: dict[Sampler, type[PoissonVirtualClients | PoissonUsers | FixedSize | FullParticipation]] = {
+SAMPLERS: dict[
+    Sampler, type[PoissonVirtualClients | PoissonUsers | FixedSize | FullParticipation]
+] = {
     cls.accounted_as: cls
     for cls in (PoissonVirtualClients, PoissonUsers, FixedSize, FullParticipation)
 }

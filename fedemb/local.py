@@ -155,7 +155,9 @@ class Work:
             rows = rows[rows >= 0]
             if len(rows):
                 taken = {name: values[rows] for name, values in self.batch.items()}
-                taken.setdefault("weight", torch.ones(len(rows), dtype=_float_type(taken)))
+                taken.setdefault(
+                    "weight", torch.ones(len(rows), dtype=_float_type(taken))
+                )
                 taken["classes"] = self.classes[client]
                 yield taken
 
@@ -163,7 +165,9 @@ class Work:
 class LocalModel(nn.Module):
     """A backbone with a head: a batch in, the scalar loss of one local step out."""
 
-    def __init__(self, task: EmbeddingTask, backbone: nn.Module, head: nn.Module) -> None:
+    def __init__(
+        self, task: EmbeddingTask, backbone: nn.Module, head: nn.Module
+    ) -> None:
         super().__init__()
         self.task, self.backbone, self.head = task, backbone, head
 
@@ -191,10 +195,14 @@ def make_work(
     """
     rows = schedule(recipe, examples.sizes, seeds)
     labels, classes, capacity = _labels(task, examples)
-    fields = {**examples.fields} if labels is None else {**examples.fields, "label": labels}
+    fields = (
+        {**examples.fields} if labels is None else {**examples.fields, "label": labels}
+    )
     batch = {
         name: values.to(dtype) if values.is_floating_point() else values
-        for name, values in task.prepare(Examples(fields, examples.offsets), seeds).items()
+        for name, values in task.prepare(
+            Examples(fields, examples.offsets), seeds
+        ).items()
     }
     template = task.make_head(capacity)
     return Work(
@@ -219,7 +227,9 @@ def schedule(
     if recipe.steps is not None:
         widths = [min(recipe.batch_size, int(size)) for size in sizes]
     steps = [-(-r // w) if w else 0 for r, w in zip(reads, widths, strict=True)]
-    out = np.full((len(sizes), max(steps, default=0), max(widths, default=0)), -1, np.int64)
+    out = np.full(
+        (len(sizes), max(steps, default=0), max(widths, default=0)), -1, np.int64
+    )
     for v, (size, read, width) in enumerate(zip(sizes, reads, widths, strict=True)):
         if read == 0:
             continue
@@ -228,7 +238,9 @@ def schedule(
             continue
         draw = np.random.Generator(np.random.Philox(int(seeds[v])))
         passes = -(-read // int(size))
-        order = np.concatenate([draw.permutation(int(size)) for _ in range(passes)])[:read]
+        order = np.concatenate([draw.permutation(int(size)) for _ in range(passes)])[
+            :read
+        ]
         padded = np.full(steps[v] * width, -1, np.int64)
         padded[:read] = order
         out[v, : steps[v], :width] = padded.reshape(steps[v], width)
@@ -276,7 +288,9 @@ def _fresh_heads(
         return {}
     generator = torch.Generator()
     heads = [
-        task.fresh_head(template, int(k), generator.manual_seed(int(seed >> np.uint64(1))))
+        task.fresh_head(
+            template, int(k), generator.manual_seed(int(seed >> np.uint64(1)))
+        )
         for k, seed in zip(classes, seeds, strict=True)
     ]
     return {

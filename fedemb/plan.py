@@ -7,8 +7,12 @@ they cannot disagree.
 
 from dataclasses import dataclass, field, replace
 
-from accounting import SampledGaussian, calibrate_noise_multiplier, epsilon
-from accounting import EpsilonReport
+from accounting import (
+    EpsilonReport,
+    SampledGaussian,
+    calibrate_noise_multiplier,
+    epsilon,
+)
 from fedemb.clipping import AdaptiveClipping, check_headroom
 from fedemb.cohort import CohortSampler
 from fedemb.errors import UserError
@@ -73,14 +77,18 @@ class PrivacyPlan:
         """One round as the accountant sees it."""
         return self.sampler.mechanism(self.noise_multiplier)
 
-    def spent(self, rounds: int | None = None, accountant: str = "pld") -> EpsilonReport:
+    def spent(
+        self, rounds: int | None = None, accountant: str = "pld"
+    ) -> EpsilonReport:
         """The privacy cost of `rounds` rounds (all of them by default)."""
         count = self.rounds if rounds is None else rounds
         return epsilon(
             self.mechanism, rounds=count, delta=self.delta, accountant=accountant
         )
 
-    def calibrate(self, target_epsilon: float, accountant: str = "pld") -> "PrivacyPlan":
+    def calibrate(
+        self, target_epsilon: float, accountant: str = "pld"
+    ) -> "PrivacyPlan":
         """A plan whose noise is just enough: its epsilon is at most the target."""
         mechanism = calibrate_noise_multiplier(
             self.sampler.mechanism(1.0),

@@ -64,7 +64,9 @@ class RootKey:
         message = "|".join([purpose, *map(str, counters)]).encode()
         return hashlib.blake2b(message, key=self.secret, digest_size=32).digest()
 
-    def seeds(self, purpose: str, round_index: int, ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+    def seeds(
+        self, purpose: str, round_index: int, ids: NDArray[np.int64]
+    ) -> NDArray[np.uint64]:
         """One 64-bit seed per id, uint64 `[ids]`; seed i depends on id i alone."""
         prefix = hashlib.blake2b(key=self.derive(purpose, round_index), digest_size=8)
         return np.array([_extend(prefix, int(i)) for i in ids], dtype=np.uint64)
@@ -86,7 +88,9 @@ class KeyStream:
 
     def __init__(self, key: bytes) -> None:
         # A derived key is used for one stream only, so a constant nonce is sound.
-        self._cipher = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+        self._cipher = Cipher(
+            algorithms.ChaCha20(key, bytes(16)), mode=None
+        ).encryptor()
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """The next `count` uniform 64-bit words, uint64 `[count]`."""

@@ -86,7 +86,9 @@ def run_round(
     optimizer: ServerOptimizer,
     key: RootKey,
     budget: Budget,
-    save: Callable[[ServerState, Callable[[], None]], None] = lambda _, commit: commit(),
+    save: Callable[[ServerState, Callable[[], None]], None] = lambda _, commit: (
+        commit()
+    ),
 ) -> tuple[ServerState, RoundReport]:
     """Run round `state.round_index`; returns the next state and what may be shown.
 
@@ -125,7 +127,11 @@ def run_round(
 
 
 def privatize(
-    total: Tensor, noise_multiplier: float, lattice: Lattice, key: RootKey, round_index: int
+    total: Tensor,
+    noise_multiplier: float,
+    lattice: Lattice,
+    key: RootKey,
+    round_index: int,
 ) -> Tensor:
     """The Gaussian mechanism: an exact lattice sum plus lattice noise, float64 `[P]`.
 

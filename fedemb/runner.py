@@ -57,7 +57,9 @@ class EngineChoice:
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
-            raise UserError(f"engine={self.name!r} must be one of {', '.join(ENGINES)}.")
+            raise UserError(
+                f"engine={self.name!r} must be one of {', '.join(ENGINES)}."
+            )
         if self.chunk < 1 or self.threads < 1:
             raise UserError(
                 f"chunk={self.chunk} and threads={self.threads} must be at least 1."

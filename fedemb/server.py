@@ -59,7 +59,7 @@ class ServerSGD:
         return (torch.zeros_like(backbone),)
 
     def step(self, state: ServerState, update: Tensor) -> ServerState:
-        """m <- momentum m + update; theta <- theta + lr m."""
+        """M <- momentum m + update; theta <- theta + lr m."""
         velocity = self.momentum * state.moments[0] + update
         return replace(
             state,

@@ -16,7 +16,9 @@ def train(
     key: RootKey,
     budget: Budget,
     *,
-    save: Callable[[ServerState, Callable[[], None]], None] = lambda _, commit: commit(),
+    save: Callable[[ServerState, Callable[[], None]], None] = lambda _, commit: (
+        commit()
+    ),
     after_round: Callable[[ServerState, RoundReport], None] = lambda _, __: None,
 ) -> ServerState:
     """Run the rounds that are left of `plan`; returns the last state.

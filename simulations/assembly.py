@@ -254,7 +254,9 @@ def device(configuration: Configuration) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"run.device={name!r} is not a device of this machine.") from error
+        raise UserError(
+            f"run.device={name!r} is not a device of this machine."
+        ) from error
 
 
 def client_key(key: RootKey, stage: int) -> RootKey:
@@ -262,7 +264,9 @@ def client_key(key: RootKey, stage: int) -> RootKey:
     return RootKey(key.derive("clients", stage), key.seeded)
 
 
-def worker_runner(client_key: RootKey, *, configuration: str, stage: int) -> InlineRunner:
+def worker_runner(
+    client_key: RootKey, *, configuration: str, stage: int
+) -> InlineRunner:
     """What a worker elsewhere builds from the run's resolved configuration (TOML)."""
     assembly = assemble(configuration_from_toml(configuration))
     backbone = make_backbone(assembly, stage)

@@ -327,7 +327,9 @@ def _typed(hint: Any, name: str, value: Any) -> Any:
                 return Sampler(value)
             except ValueError as error:
                 choices = ", ".join(s.value for s in Sampler)
-                raise UserError(f"{name}={value!r} must be one of {choices}.") from error
+                raise UserError(
+                    f"{name}={value!r} must be one of {choices}."
+                ) from error
     kinds = " or ".join(o.__name__ for o in options if o is not type(None))
     raise UserError(f"{name}={value!r} must be {kinds}.")
 
@@ -336,4 +338,3 @@ def _without_none(values: Any) -> Any:
     if isinstance(values, dict):
         return {k: _without_none(v) for k, v in values.items() if v is not None}
     return values
-

@@ -16,8 +16,8 @@ from torch import nn
 
 from accounting import BudgetExhausted, PrivacyUnit, Sampler
 from fedemb.budget import LedgerBudget
-from fedemb.cohort import PoissonUsers
 from fedemb.clipping import Diagnostics
+from fedemb.cohort import PoissonUsers
 from fedemb.errors import UserError
 from fedemb.heads import LinearHead
 from fedemb.identity import IdentityTask
@@ -61,7 +61,9 @@ def example_level(configuration: Configuration, examples: int) -> Promise:
         adaptive_clipping=False,
     )
     promise = make_promise(replace(configuration, privacy=privacy), examples)
-    sampler = replace(cast(PoissonUsers, promise.plan.sampler), unit=PrivacyUnit.EXAMPLE)
+    sampler = replace(
+        cast(PoissonUsers, promise.plan.sampler), unit=PrivacyUnit.EXAMPLE
+    )
     plan = replace(promise.plan, sampler=sampler)
     return replace(promise, plan=plan, claimed=plan.mechanism)
 
@@ -142,7 +144,16 @@ def train_dp_sgd(
             private_optimizer.step()
             commit()
             step += 1
-            _report(assembly, backbone, listener, progress, step, rounds, started, len(labels))
+            _report(
+                assembly,
+                backbone,
+                listener,
+                progress,
+                step,
+                rounds,
+                started,
+                len(labels),
+            )
 
 
 def _report(
@@ -160,7 +171,9 @@ def _report(
     progress.seconds += seconds
     progress.diagnostics += Diagnostics(examples=examples)
     clip = assembly.configuration.privacy.clip_norm
-    report = RoundReport(step - 1, clip, float("nan"), float("nan"), progress.diagnostics)
+    report = RoundReport(
+        step - 1, clip, float("nan"), float("nan"), progress.diagnostics
+    )
     listener.round("dp-sgd", report, seconds)
     every = assembly.configuration.run.evaluate_every
     if step == rounds or (every and step % every == 0):

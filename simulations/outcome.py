@@ -39,7 +39,9 @@ def write_outcome(
     outcome: Outcome,
 ) -> dict[str, Any]:
     """Write backbone, `report.json` and `report.html`; returns the former's content."""
-    write_atomically(folder.backbone, backbone_file(assembly, trained, outcome.statement))
+    write_atomically(
+        folder.backbone, backbone_file(assembly, trained, outcome.statement)
+    )
     report = report_content(assembly, outcome)
     folder.write_json("report.json", report)
     from simulations.pictures import write_html

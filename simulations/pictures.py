@@ -12,8 +12,8 @@ from fedemb.data import Examples
 from fedemb.identity import embed_all
 from fedemb.noise_forecast import NoiseForecast
 from simulations.assembly import Assembly
-from simulations.report import Gallery, ReportContent, write_report
 from simulations.folder import RunFolder, environment
+from simulations.report import Gallery, ReportContent, write_report
 from simulations.training import Progress
 
 _SHOWN = 3000  # held-out rows in the page's pictures, at most
@@ -56,9 +56,7 @@ def write_html(
     write_report(folder.path, content)
 
 
-def _gallery(
-    assembly: Assembly, before: nn.Module, after: nn.Module
-) -> Gallery | None:
+def _gallery(assembly: Assembly, before: nn.Module, after: nn.Module) -> Gallery | None:
     held_out = assembly.dataset.held_out()
     if "label" not in held_out.fields:
         return None

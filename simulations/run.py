@@ -128,9 +128,7 @@ def _prepare(
     folder.write_text("privacy_statement.json", statement.dumps())
     folder.write_text("privacy_statement.txt", statement.to_text() + "\n")
     folder.write_json("environment.json", environment())
-    return Prepared(
-        folder, assembly, promise, statement, forecast, key, engine, run_id
-    )
+    return Prepared(folder, assembly, promise, statement, forecast, key, engine, run_id)
 
 
 def make_statement(
@@ -185,7 +183,9 @@ def _train(prepared: Prepared, listener: Listener) -> dict[str, Any]:
     backbone = make_backbone(assembly, 0, pretrained)
     progress = Progress(rows=folder.read_metrics())
     if not progress.rows:
-        progress.rows.append({"round": 0.0, "stage": 0.0} | evaluate(assembly, 0, backbone))
+        progress.rows.append(
+            {"round": 0.0, "stage": 0.0} | evaluate(assembly, 0, backbone)
+        )
         folder.write_metrics(progress.rows)
     listener.evaluation(progress.rows[0])
     ledger = open_ledger(prepared)
@@ -222,9 +222,17 @@ def _trained(
     assembly, plan = prepared.assembly, prepared.promise.plan
     if assembly.configuration.run.baseline == "dp-sgd":
         backbone = make_backbone(assembly, 0, pretrained)
-        budget = LedgerBudget(ledger, plan.mechanism, prepared.run_id, planned=plan.rounds)
+        budget = LedgerBudget(
+            ledger, plan.mechanism, prepared.run_id, planned=plan.rounds
+        )
         train_dp_sgd(
-            assembly, prepared.promise, backbone, prepared.key, budget, listener, progress
+            assembly,
+            prepared.promise,
+            backbone,
+            prepared.key,
+            budget,
+            listener,
+            progress,
         )
         return backbone
     return Trainer(
@@ -246,7 +254,9 @@ def _without_noise(
     """The metrics of the same run at z = 0: same cohorts, same clipping, no noise."""
     from dataclasses import replace
 
-    listener.notice("The comparison run without noise has no privacy; it is not released.")
+    listener.notice(
+        "The comparison run without noise has no privacy; it is not released."
+    )
     progress = Progress(rows=[])
     Trainer(
         prepared.assembly,
@@ -265,7 +275,10 @@ def open_ledger(prepared: Prepared) -> PrivacyLedger:
     provenance = prepared.assembly.dataset.provenance
     plan, shared = prepared.promise.plan, configuration.run.ledger
     own_budget = None
-    if prepared.promise.target_epsilon is not None and not prepared.promise.extrapolated:
+    if (
+        prepared.promise.target_epsilon is not None
+        and not prepared.promise.extrapolated
+    ):
         own_budget = prepared.promise.target_epsilon
     return PrivacyLedger.open_or_create(
         Path(shared) if shared else prepared.folder.ledger,

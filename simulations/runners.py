@@ -34,7 +34,9 @@ def with_runner(
     """
     kind = assembly.configuration.run.runner
     if kind == "inline":
-        return go(inline_runner(assembly, stage, backbone, client_key(key, stage), engine))
+        return go(
+            inline_runner(assembly, stage, backbone, client_key(key, stage), engine)
+        )
     described = specification(assembly, stage, backbone, key, engine)
     if kind == "processes":
         with ProcessRunner(described.build, workers(assembly), engine.chunk) as runner:
@@ -49,7 +51,11 @@ def with_runner(
 
 
 def specification(
-    assembly: Assembly, stage: int, backbone: nn.Module, key: RootKey, engine: EngineChoice
+    assembly: Assembly,
+    stage: int,
+    backbone: nn.Module,
+    key: RootKey,
+    engine: EngineChoice,
 ) -> WorkerSpecification:
     """How workers elsewhere build their runners."""
     configuration = assembly.configuration

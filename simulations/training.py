@@ -117,7 +117,9 @@ class Trainer:
             )
 
         try:
-            last = with_runner(self.assembly, stage, backbone, self.key, self.engine, go)
+            last = with_runner(
+                self.assembly, stage, backbone, self.key, self.engine, go
+            )
             layout.load(backbone, last.backbone)
         except BudgetExhausted as error:
             progress.exhausted = str(error)
@@ -211,7 +213,8 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
         runner, theta, rows, assembly.configuration.run.engine
     )
     rates = ", ".join(
-        f"{m.choice.name}/{m.choice.chunk}: {m.clients_per_second:,.0f}" for m in measured
+        f"{m.choice.name}/{m.choice.chunk}: {m.clients_per_second:,.0f}"
+        for m in measured
     )
     listener.fact(
         "engine",

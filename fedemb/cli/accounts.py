@@ -13,7 +13,9 @@ Delta = Annotated[float | None, typer.Option(help="Default: population ** -1.1."
 PerClient = Annotated[int, typer.Option(help="Users trained and clipped together.")]
 SamplerName = Annotated[str, typer.Option(help="How users are drawn.")]
 Accountant = Annotated[str, typer.Option(help="pld (tight) or rdp.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +32,9 @@ def epsilon(
     population: Population,
     users_per_round: PerRound,
     rounds: Rounds,
-    noise_multiplier: Annotated[float, typer.Option(help="Noise on the sum, relative to the clip norm.")],
+    noise_multiplier: Annotated[
+        float, typer.Option(help="Noise on the sum, relative to the clip norm.")
+    ],
     delta: Delta = None,
     users_per_virtual_client: PerClient = 1,
     sampler: SamplerName = "poisson-virtual-clients",
@@ -44,7 +48,11 @@ def epsilon(
     """
     with _arguments():
         mechanism = _mechanism(
-            sampler, population, users_per_round, noise_multiplier, users_per_virtual_client
+            sampler,
+            population,
+            users_per_round,
+            noise_multiplier,
+            users_per_virtual_client,
         )
         _print_report(mechanism, rounds, delta, accountant, json_, {})
 
@@ -69,7 +77,9 @@ def calibrate(
 
     with _arguments():
         mechanism = calibrate_noise_multiplier(
-            _mechanism(sampler, population, users_per_round, 1.0, users_per_virtual_client),
+            _mechanism(
+                sampler, population, users_per_round, 1.0, users_per_virtual_client
+            ),
             rounds=rounds,
             target_epsilon=epsilon,
             delta=default_delta(population) if delta is None else delta,
@@ -176,7 +186,11 @@ def _print_report(
     width = max(map(len, content))
     for name, value in content.items():
         shown = "infinite" if value is None and name == "epsilon" else value
-        print(f"{name:<{width}}  {shown:.6g}" if isinstance(shown, float) else f"{name:<{width}}  {shown}")
+        print(
+            f"{name:<{width}}  {shown:.6g}"
+            if isinstance(shown, float)
+            else f"{name:<{width}}  {shown}"
+        )
 
 
 class _arguments:
@@ -185,7 +199,9 @@ class _arguments:
     def __enter__(self) -> None:
         """Nothing to set up."""
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: object
+    ) -> None:
         from fedemb.errors import UserError
 
         if isinstance(error, ValueError) and not isinstance(error, UserError):

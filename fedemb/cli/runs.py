@@ -18,41 +18,133 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(
-    dataset: Annotated[Text, typer.Option(help="Data set, or folder:PATH, npz:PATH, parquet:PATH. Default: the model's own, or openclipart.")] = None,
-    epsilon: Annotated[Number, typer.Option(help="Target epsilon; the noise is calibrated to it.")] = None,
+    dataset: Annotated[
+        Text,
+        typer.Option(
+            help="Data set, or folder:PATH, npz:PATH, parquet:PATH. Default: the model's own, or openclipart."
+        ),
+    ] = None,
+    epsilon: Annotated[
+        Number, typer.Option(help="Target epsilon; the noise is calibrated to it.")
+    ] = None,
     delta: Annotated[Number, typer.Option(help="Default: population ** -1.1.")] = None,
-    noise_multiplier: Annotated[Number, typer.Option(help="Noise instead of epsilon; 0 trains without privacy.")] = None,
+    noise_multiplier: Annotated[
+        Number, typer.Option(help="Noise instead of epsilon; 0 trains without privacy.")
+    ] = None,
     rounds: Annotated[Whole, typer.Option(help="Rounds of training.")] = None,
-    users_per_round: Annotated[Number, typer.Option(help="Expected users in a round.")] = None,
-    users_per_virtual_client: Annotated[Whole, typer.Option(help="Users trained and clipped together.")] = None,
-    clip_norm: Annotated[Number, typer.Option(help="Norm that every virtual client's update is clipped to.")] = None,
-    model: Annotated[Text, typer.Option(help="System of the zoo: NAME, NAME:CONFIGURATION, or FILE.py:NAME.")] = None,
-    pretrained: Annotated[Text, typer.Option(help="Public initial weights: a backbone.safetensors or a run folder.")] = None,
-    trainable: Annotated[Text, typer.Option(help="Backbone parameters to train: all, norm, last, names:PATTERN,...")] = None,
-    population: Annotated[Whole, typer.Option(help="Extrapolate the claim to a larger population.")] = None,
+    users_per_round: Annotated[
+        Number, typer.Option(help="Expected users in a round.")
+    ] = None,
+    users_per_virtual_client: Annotated[
+        Whole, typer.Option(help="Users trained and clipped together.")
+    ] = None,
+    clip_norm: Annotated[
+        Number,
+        typer.Option(help="Norm that every virtual client's update is clipped to."),
+    ] = None,
+    model: Annotated[
+        Text,
+        typer.Option(
+            help="System of the zoo: NAME, NAME:CONFIGURATION, or FILE.py:NAME."
+        ),
+    ] = None,
+    pretrained: Annotated[
+        Text,
+        typer.Option(
+            help="Public initial weights: a backbone.safetensors or a run folder."
+        ),
+    ] = None,
+    trainable: Annotated[
+        Text,
+        typer.Option(
+            help="Backbone parameters to train: all, norm, last, names:PATTERN,..."
+        ),
+    ] = None,
+    population: Annotated[
+        Whole, typer.Option(help="Extrapolate the claim to a larger population.")
+    ] = None,
     runner: Annotated[Text, typer.Option(help="inline, processes or flower.")] = None,
     workers: Annotated[Whole, typer.Option(help="Processes or Flower nodes.")] = None,
-    engine: Annotated[Text, typer.Option(help="auto, serial, vectorized or shared.")] = None,
-    sampler: Annotated[Text, typer.Option(help="poisson-virtual-clients, poisson-users, fixed-size or full-participation.")] = None,
+    engine: Annotated[
+        Text, typer.Option(help="auto, serial, vectorized or shared.")
+    ] = None,
+    sampler: Annotated[
+        Text,
+        typer.Option(
+            help="poisson-virtual-clients, poisson-users, fixed-size or full-participation."
+        ),
+    ] = None,
     accountant: Annotated[Text, typer.Option(help="pld or rdp.")] = None,
-    seed: Annotated[Whole, typer.Option(help="Reproducible run; its noise is private only to those who do not know the seed.")] = None,
-    ledger: Annotated[Text, typer.Option(help="The population's shared ledger; default: one in the run folder.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/DATASET-TIME.")] = None,
-    recipe: Annotated[Text, typer.Option(help="Recipe on top of the defaults: a name or a TOML file.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")] = None,
-    users: Annotated[Whole, typer.Option(help="Users of a synthetic population.")] = None,
-    root: Annotated[Text, typer.Option(help="Where official and prepared data files lie. Default: data.")] = None,
-    amplify: Annotated[Whole, typer.Option(help="Make this many users from a real data set by per-user styles.")] = None,
-    image_size: Annotated[Whole, typer.Option(help="Side of the images in pixels.")] = None,
-    user_column: Annotated[Text, typer.Option(help="Column of users in a table.")] = None,
-    label_column: Annotated[Text, typer.Option(help="Column of labels in a table.")] = None,
-    image_column: Annotated[Text, typer.Option(help="Column of images in a table.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable rows and say how many.")] = False,
-    require_real: Annotated[bool, typer.Option("--require-real", help="Refuse stand-in data.")] = False,
-    adaptive_clipping: Annotated[bool, typer.Option("--adaptive-clipping", help="Follow the median update norm, privately.")] = False,
-    compare_non_private: Annotated[bool, typer.Option("--compare-non-private", help="Also run without noise, for comparison.")] = False,
+    seed: Annotated[
+        Whole,
+        typer.Option(
+            help="Reproducible run; its noise is private only to those who do not know the seed."
+        ),
+    ] = None,
+    ledger: Annotated[
+        Text,
+        typer.Option(
+            help="The population's shared ledger; default: one in the run folder."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder. Default: runs/DATASET-TIME.")
+    ] = None,
+    recipe: Annotated[
+        Text, typer.Option(help="Recipe on top of the defaults: a name or a TOML file.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value; may be repeated."),
+    ] = None,
+    users: Annotated[
+        Whole, typer.Option(help="Users of a synthetic population.")
+    ] = None,
+    root: Annotated[
+        Text,
+        typer.Option(help="Where official and prepared data files lie. Default: data."),
+    ] = None,
+    amplify: Annotated[
+        Whole,
+        typer.Option(
+            help="Make this many users from a real data set by per-user styles."
+        ),
+    ] = None,
+    image_size: Annotated[
+        Whole, typer.Option(help="Side of the images in pixels.")
+    ] = None,
+    user_column: Annotated[
+        Text, typer.Option(help="Column of users in a table.")
+    ] = None,
+    label_column: Annotated[
+        Text, typer.Option(help="Column of labels in a table.")
+    ] = None,
+    image_column: Annotated[
+        Text, typer.Option(help="Column of images in a table.")
+    ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave out unreadable rows and say how many."),
+    ] = False,
+    require_real: Annotated[
+        bool, typer.Option("--require-real", help="Refuse stand-in data.")
+    ] = False,
+    adaptive_clipping: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive-clipping", help="Follow the median update norm, privately."
+        ),
+    ] = False,
+    compare_non_private: Annotated[
+        bool,
+        typer.Option(
+            "--compare-non-private", help="Also run without noise, for comparison."
+        ),
+    ] = False,
     baseline: Annotated[Text, typer.Option(help="none, dp-fedavg or dp-sgd.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print report.json on standard output.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print report.json on standard output.")
+    ] = False,
 ) -> None:
     """Calibrate, train, evaluate and report.
 
@@ -121,7 +213,9 @@ def simulate(
 
 def resume(
     run: Annotated[Path, typer.Argument(help="Folder of an interrupted run.")],
-    json_: Annotated[bool, typer.Option("--json", help="Print report.json on standard output.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print report.json on standard output.")
+    ] = False,
 ) -> None:
     """Continue an interrupted run.
 
@@ -135,14 +229,18 @@ def resume(
     _close(report, run, json_, print_json)
 
 
-def _close(report: dict[str, Any], folder: Path, as_json: bool, print_json: Any) -> None:
+def _close(
+    report: dict[str, Any], folder: Path, as_json: bool, print_json: Any
+) -> None:
     if as_json:
         print_json(report)
     else:
         privacy = report["privacy"]
         spent = privacy["epsilon_spent"]
         shown = "infinite" if spent is None else f"{spent:.4g}"
-        print(f"epsilon {shown} at delta {privacy['delta']:.3g} [{report['dataset']['source']} data]")
+        print(
+            f"epsilon {shown} at delta {privacy['delta']:.3g} [{report['dataset']['source']} data]"
+        )
         print(f"report  {folder / 'report.html'}")
     if report["stopped_early"]:
         from accounting import BudgetExhausted

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +27,18 @@ def list_models(json_: AsJson = False) -> None:
 
     systems = [registry.get(name) for name in registry.names()]
     if json_:
-        _json({"models": [{"name": s.name, "paper": s.paper, "configurations": list(s.configurations)} for s in systems]})
+        _json(
+            {
+                "models": [
+                    {
+                        "name": s.name,
+                        "paper": s.paper,
+                        "configurations": list(s.configurations),
+                    }
+                    for s in systems
+                ]
+            }
+        )
         return
     for system in systems:
         print(f"{system.name:<28} {', '.join(system.configurations)}")
@@ -62,7 +75,13 @@ def list_datasets(json_: AsJson = False) -> None:
 
     cards = [datasets.describe(name) for name in datasets.names()]
     if json_:
-        _json({"datasets": [{"name": c.name, "description": c.description} for c in cards]})
+        _json(
+            {
+                "datasets": [
+                    {"name": c.name, "description": c.description} for c in cards
+                ]
+            }
+        )
         return
     for card in cards:
         print(f"{card.name:<20} {card.description}")

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 Run = Annotated[Path, typer.Argument(help="Folder of a complete run.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     run: Run,
-    dataset: Annotated[str | None, typer.Option(help="Another data set's held-out examples.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Another data set's held-out examples.")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Metrics of a trained backbone on held-out examples.
@@ -42,7 +46,9 @@ def evaluate(
 def embed(
     run: Run,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    out: Annotated[Path | None, typer.Option(help="Write `embeddings` and `files` to this .npz.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write `embeddings` and `files` to this .npz.")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Embeddings of image files, unit length.
@@ -98,8 +104,13 @@ def search(
 
 def export(
     run: Run,
-    format_: Annotated[str, typer.Option("--format", help="safetensors or onnx.")] = "safetensors",
-    out: Annotated[Path | None, typer.Option(help="Default: backbone.FORMAT in the current folder.")] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="safetensors or onnx.")
+    ] = "safetensors",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Default: backbone.FORMAT in the current folder."),
+    ] = None,
 ) -> None:
     """Write the backbone to a file of its own, the privacy statement inside.
 

@@ -15,7 +15,11 @@ from fedemb.protocols import Batch, Features, Parameters
 
 
 def fit_heads(
-    model: LocalModel, layout: FlatLayout, theta: Tensor, work: Work, recipe: LocalTraining
+    model: LocalModel,
+    layout: FlatLayout,
+    theta: Tensor,
+    work: Work,
+    recipe: LocalTraining,
 ) -> dict[str, Tensor]:
     """Head parameters `[V, ...]` after the head-only steps of `recipe`."""
     heads = {name: value.clone() for name, value in work.heads.items()}

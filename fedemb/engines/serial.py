@@ -13,7 +13,11 @@ from fedemb.protocols import Batch, Parameters
 
 
 def serial_deltas(
-    model: LocalModel, layout: FlatLayout, theta: Tensor, work: Work, recipe: LocalTraining
+    model: LocalModel,
+    layout: FlatLayout,
+    theta: Tensor,
+    work: Work,
+    recipe: LocalTraining,
 ) -> Tensor:
     """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`."""
     deltas = [
@@ -59,12 +63,18 @@ def _gradients(
     loss = functional_call(model, local_parameters(layout, theta, head), (batch,))
     inputs = [theta, *head.values()]
     if not loss.requires_grad:
-        return torch.zeros_like(theta), {k: torch.zeros_like(v) for k, v in head.items()}
+        return torch.zeros_like(theta), {
+            k: torch.zeros_like(v) for k, v in head.items()
+        }
     gradients = torch.autograd.grad(loss, inputs, materialize_grads=True)
     return gradients[0], dict(zip(head, gradients[1:], strict=True))
 
 
-def local_parameters(layout: FlatLayout, theta: Tensor, head: Parameters) -> dict[str, Tensor]:
+def local_parameters(
+    layout: FlatLayout, theta: Tensor, head: Parameters
+) -> dict[str, Tensor]:
     """Parameters of a `LocalModel`, by its names."""
-    named = {f"backbone.{name}": value for name, value in layout.unflatten(theta).items()}
+    named = {
+        f"backbone.{name}": value for name, value in layout.unflatten(theta).items()
+    }
     return named | {f"head.{name}": value for name, value in head.items()}

@@ -43,7 +43,11 @@ def single_backbone_step(work: Work, recipe: LocalTraining) -> bool:
 
 
 def shared_deltas(
-    model: LocalModel, layout: FlatLayout, theta: Tensor, work: Work, recipe: LocalTraining
+    model: LocalModel,
+    layout: FlatLayout,
+    theta: Tensor,
+    work: Work,
+    recipe: LocalTraining,
 ) -> Tensor:
     """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`.
 
@@ -73,7 +77,11 @@ def shared_deltas(
 
 
 def _functional(
-    model: LocalModel, layout: FlatLayout, theta: Tensor, heads: Parameters, batch: Batch
+    model: LocalModel,
+    layout: FlatLayout,
+    theta: Tensor,
+    heads: Parameters,
+    batch: Batch,
 ) -> Tensor:
     """Gradients `[V, P]` by vectorising over clients, weights not stacked."""
 
@@ -111,7 +119,9 @@ def _hooked(
         with torch.enable_grad():
             features = model.task.features(model.backbone, flat)
             stacked = _unflatten(features, clients, width)
-            losses = vmap(lambda h, f, b: head_loss(model, h, f, b))(heads, stacked, batch)
+            losses = vmap(lambda h, f, b: head_loss(model, h, f, b))(
+                heads, stacked, batch
+            )
     finally:
         for hook in hooks:
             hook.remove()
@@ -260,7 +270,10 @@ def _rules(backbone: nn.Module, layout: FlatLayout) -> dict[str, Rule] | None:
     trained = set(layout.names)
     rules: dict[str, Rule] = {}
     for name, layer in backbone.named_modules():
-        own = {f"{name}.{k}" if name else k for k, _ in layer.named_parameters(recurse=False)}
+        own = {
+            f"{name}.{k}" if name else k
+            for k, _ in layer.named_parameters(recurse=False)
+        }
         if not own & trained:
             continue
         rule = known.get(type(layer))

@@ -14,7 +14,11 @@ from fedemb.protocols import Batch, Parameters
 
 
 def vectorized_deltas(
-    model: LocalModel, layout: FlatLayout, theta: Tensor, work: Work, recipe: LocalTraining
+    model: LocalModel,
+    layout: FlatLayout,
+    theta: Tensor,
+    work: Work,
+    recipe: LocalTraining,
 ) -> Tensor:
     """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`.
 
@@ -47,5 +51,7 @@ def vectorized_deltas(
 def _loss(
     model: LocalModel, layout: FlatLayout, theta: Tensor, head: Parameters, batch: Batch
 ) -> Tensor:
-    loss: Tensor = functional_call(model, local_parameters(layout, theta, head), (batch,))
+    loss: Tensor = functional_call(
+        model, local_parameters(layout, theta, head), (batch,)
+    )
     return loss
