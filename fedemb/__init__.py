@@ -1,1 +1,1 @@
-"""DP-FedEmb core: what does one round do?"""
+"""DP-FedEmb core: what one round does."""

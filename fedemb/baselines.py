@@ -1,6 +1,7 @@
 """DP-FedAvg as a task: the classifier is aggregated together with the backbone.
 
-The baseline that DP-FedEmb is compared with (McMahan et al. 2018, arXiv:1710.06963). The
+The baseline that DP-FedEmb is compared with (McMahan et al. 2018, arXiv:1710.06963).
+The
 head is moved into the backbone, in the data set's label space, so that clipping, noise
 and partial aggregation cover it without a line of their own.
 """

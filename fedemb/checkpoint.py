@@ -69,7 +69,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Replace `path` by `content` so that a crash leaves the old or the new, whole.
 
     Raises:
-        OSError: if the disk is full or the folder cannot be written; the old file stays.
+        OSError: if the disk is full or the folder cannot be written; the old file
+        stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -61,7 +61,7 @@ class Lattice:
 
     @property
     def target_norm(self) -> float:
-        """The norm to clip to before rounding, so that the rounded norm is at most C."""
+        """The norm to clip to before rounding; the rounded norm is then at most C."""
         rounding = self.spacing * self.dimension**0.5 / 2
         return (self.clip_norm - rounding) * (1 - _ROUNDING_MARGIN)
 
@@ -259,7 +259,8 @@ class AdaptiveClipping:
         twice = 2 * self.stddev(expected_clients)
         if noise_multiplier >= twice:
             raise ValueError(
-                f"noise_multiplier={noise_multiplier:g} must be below twice the count's "
+                f"noise_multiplier={noise_multiplier:g} must be below twice the "
+                "count's "
                 f"standard deviation, {twice:g}; raise count_stddev or the cohort."
             )
         return float((noise_multiplier**-2 - twice**-2) ** -0.5)

@@ -23,7 +23,8 @@ class VirtualClient:
 
     Attributes:
         id: number of the virtual client within its round; keys its local randomness.
-        users: int64 `[users]`, their indices; fewer than the seats where users are absent.
+        users: int64 `[users]`, their indices; fewer than the seats where users are
+        absent.
     """
 
     id: int
@@ -238,7 +239,8 @@ class FullParticipation(_Seats):
         super().__post_init__()
         if self.users_per_round != self.population:
             raise UserError(
-                f"users_per_round={self.users_per_round:g} must equal the population of "
+                f"users_per_round={self.users_per_round:g} must equal the population "
+                "of "
                 f"{self.population} when everybody takes part in every round."
             )
 

@@ -77,7 +77,8 @@ class LocalTraining:
         if size == 0:
             return 0
         if self.steps is not None:
-            # Full batches where there are enough rows; whole passes where there are not.
+            # Full batches where there are enough rows; whole passes where there are
+            # not.
             return self.steps * min(self.batch_size, size)
         limit = size * self.epochs
         return limit if self.max_examples is None else min(limit, self.max_examples)
@@ -219,8 +220,8 @@ def schedule(
 ) -> NDArray[np.int64]:
     """Rows of every step, int64 `[V, S, B]`, counted from the client's first row.
 
-    shuffle, repeat, take, batch: the rows come in a new order in every pass, and a batch
-    may straddle two passes.
+    shuffle, repeat, take, batch: the rows come in a new order in every pass, and a
+    batch may straddle two passes.
     """
     reads = [recipe.reads(int(size)) for size in sizes]
     widths = [min(recipe.batch_size, r) for r in reads]

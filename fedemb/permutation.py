@@ -16,7 +16,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele, Lea and Flood 2014): a bijection that mixes bits."""
+    """SplitMix64's finaliser (Steele, Lea and Flood 2014), a mixing bijection."""
     z = values + _GOLDEN
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -28,9 +28,9 @@ class SeatPermutation:
     """Seat -> user, a bijection of `range(size)` chosen by `key`.
 
     A generalised Feistel network over residues a x b >= size with cycle walking. The
-    privacy analysis holds for *every* fixed permutation, because the coins that draw the
-    virtual clients are independent of it; only the mixing of users rests on its quality,
-    so a fast round function is enough.
+    privacy analysis holds for *every* fixed permutation, because the coins that draw
+    the virtual clients are independent of it; only the mixing of users rests on its
+    quality, so a fast round function is enough.
 
     Args:
         size: number of seats, at least 1.

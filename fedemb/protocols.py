@@ -32,7 +32,8 @@ class EmbeddingTask(Protocol):
 
     - `features` treats rows independently (no batch statistics).
     - `loss` and `prepare` use nothing but the virtual client's own rows.
-    - all randomness is drawn in `prepare` and in `fresh_head`, from the given seeds, and
+    - all randomness is drawn in `prepare` and in `fresh_head`, from the given seeds,
+      and
       travels as tensors; `features` and `loss` are deterministic. Hence every engine
       and every number of workers computes the same thing.
     """

@@ -125,14 +125,14 @@ class InlineRunner:
         return make_work(self.task, self.recipe, examples, seeds)
 
     def deltas(self, theta: Tensor, work: Work) -> Tensor:
-        """Backbone deltas `[V, P]` of the virtual clients of `work`, before clipping."""
+        """Backbone deltas `[V, P]` of the clients of `work`, before clipping."""
         if work.rows.numel() == 0:
             return theta.new_zeros(len(work.rows), len(theta))
         model = LocalModel(self.task, self._own_backbone(), work.head.to(self.device))
         return ENGINES[self.engine.name](model, self.layout, theta, work, self.recipe)
 
     def _own_backbone(self) -> nn.Module:
-        """This thread's copy: engines swap parameters in and out of the module."""
+        """The copy of this thread: engines swap parameters in and out of the module."""
         if not hasattr(self._own, "backbone"):
             module = copy.deepcopy(self.backbone).to(self.device)
             module = module.to(memory_format=torch.channels_last)

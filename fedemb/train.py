@@ -23,8 +23,8 @@ def train(
 ) -> ServerState:
     """Run the rounds that are left of `plan`; returns the last state.
 
-    `after_round` sees every new state and report; it may evaluate and draw progress, and
-    cannot change training.
+    `after_round` sees every new state and report; it may evaluate and draw progress,
+    and cannot change training.
 
     Raises:
         BudgetExhausted: if the ledger cannot pay for a round; the state before that

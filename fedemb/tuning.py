@@ -1,6 +1,7 @@
 """Choosing an engine by a short measurement.
 
-The measurement trains made-up virtual clients cut from the *public* held-out rows, so the
+The measurement trains made-up virtual clients cut from the *public* held-out rows, so
+the
 choice, which is printed and recorded, tells nothing about users; and it happens before
 any budget is spent. Any choice computes the same deltas up to float rounding.
 """

@@ -179,7 +179,8 @@ def make_promise(configuration: Configuration, num_users: int) -> Promise:
     population = privacy.population or num_users
     if population < num_users:
         raise UserError(
-            f"population={population} is smaller than the {num_users} users of the data; "
+            f"population={population} is smaller than the {num_users} users of the "
+            "data; "
             "leave it out, or use data with fewer users."
         )
     factor = population / num_users
@@ -219,7 +220,8 @@ def make_backbone(
 ) -> nn.Module:
     """The backbone at the start of a stage, ready to be trained.
 
-    Its initial values are drawn from a public seed. `earlier` (the state of the previous
+    Its initial values are drawn from a public seed. `earlier` (the state of the
+    previous
     stage or of a pre-trained backbone) replaces those of the same name and shape.
 
     Raises:
@@ -238,7 +240,8 @@ def make_backbone(
     if earlier and not fitting:
         raise UserError(
             "the pre-trained backbone shares no parameter with "
-            f"{assembly.configuration.model.name}: it has {', '.join(list(earlier)[:5])}, "
+            f"{assembly.configuration.model.name}: it has "
+            f"{', '.join(list(earlier)[:5])}, "
             "...; choose the model and embedding_dim it was trained with."
         )
     backbone.load_state_dict(fitting, strict=False)

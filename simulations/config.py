@@ -111,7 +111,8 @@ class PrivacyConfig:
             )
         if self.epsilon is not None and not 0 < self.epsilon < float("inf"):
             raise UserError(
-                f"epsilon={self.epsilon} must be positive and finite; for a run without "
+                f"epsilon={self.epsilon} must be positive and finite; for a run "
+                "without "
                 "privacy use --noise-multiplier 0."
             )
         if self.accountant not in ("pld", "rdp"):
@@ -150,7 +151,8 @@ class RunConfig:
         engine: `auto`, `serial`, `vectorized` or `shared`.
         seed: None draws all secrets from the operating system.
         ledger: the population's ledger; None is the run folder's own.
-        budget: epsilon that a shared ledger must never exceed; None is the run's target.
+        budget: epsilon that a shared ledger must never exceed; None is the run's
+        target.
         evaluate_every: rounds between evaluations; 0 evaluates first and last only.
         compare_non_private: also run with z = 0, for comparison.
         baseline: `none`, `dp-fedavg` or `dp-sgd`.
@@ -202,7 +204,8 @@ class Configuration:
 def resolve(*layers: Mapping[str, Mapping[str, Any]]) -> Configuration:
     """Merge layers of `{section: {key: value}}`, later ones winning, and validate.
 
-    Setting `privacy.epsilon` unsets an earlier `privacy.noise_multiplier` and vice versa.
+    Setting `privacy.epsilon` unsets an earlier `privacy.noise_multiplier` and vice
+    versa.
 
     Raises:
         UserError: for an unknown section or key, or a value out of range.
@@ -222,7 +225,8 @@ def resolve(*layers: Mapping[str, Mapping[str, Any]]) -> Configuration:
     unknown = set(merged) - set(sections)
     if unknown:
         raise UserError(
-            f"unknown section {sorted(unknown)[0]!r}; sections are {', '.join(sections)}."
+            f"unknown section {sorted(unknown)[0]!r}; sections are "
+            f"{', '.join(sections)}."
         )
     hints = typing.get_type_hints(Configuration)
     return Configuration(

@@ -1,7 +1,8 @@
 """Central DP-SGD at example level, through Opacus: the other baseline.
 
 Abadi et al. (2016), arXiv:1607.00133. All users' examples are pooled; what is protected
-is one *example*, not one user, which is a much weaker promise, and every output says so.
+is one *example*, not one user, which is a much weaker promise, and every output says
+so.
 A round is one step over a Poisson-sampled batch of `privacy.users_per_round` examples.
 """
 

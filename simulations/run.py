@@ -293,7 +293,8 @@ def _refuse_unpaid_comparison(configuration: Configuration) -> None:
     run = configuration.run
     if run.ledger and run.compare_non_private:
         raise UserError(
-            "--compare-non-private would use the population of a shared --ledger without "
+            "--compare-non-private would use the population of a shared --ledger "
+            "without "
             "paying; leave out one of the two."
         )
 
@@ -319,7 +320,8 @@ def _announce(prepared: Prepared, listener: Listener) -> None:
     )
     if prepared.promise.extrapolated:
         listener.notice(
-            f"Epsilon is EXTRAPOLATED to a population of {mechanism.population:,}; this "
+            f"Epsilon is EXTRAPOLATED to a population of {mechanism.population:,}; "
+            "this "
             f"run over {plan.mechanism.population:,} users costs epsilon = "
             f"{plan.spent().epsilon:.4g}."
         )

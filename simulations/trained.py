@@ -71,7 +71,8 @@ class TrainedRun:
         shapes = [_shape(a.dataset.held_out()) for a in (own, other)]
         if shapes[0] != shapes[1]:
             raise UserError(
-                f"{dataset} has images of shape {shapes[1]}, the backbone was trained on "
+                f"{dataset} has images of shape {shapes[1]}, the backbone was trained "
+                "on "
                 f"{shapes[0]}; prepare them at the same size."
             )
         return TrainedRun(folder, replace(own, dataset=other.dataset), backbone.eval())

@@ -1,4 +1,4 @@
-"""Training the stages of a run: pay, train, evaluate, save, in that order every round."""
+"""Training the stages of a run: every round is paid, trained, saved and evaluated."""
 
 import hashlib
 import json

@@ -126,7 +126,8 @@ def show(
     for e in entries:
         state = "committed" if e["committed"] else "reserved"
         print(
-            f"{e['sequence']:>6}  {e['time']}  {e['run']} {e['stage']} round {e['round']}  "
+            f"{e['sequence']:>6}  {e['time']}  {e['run']} {e['stage']} round "
+            f"{e['round']}  "
             f"z {e['noise_multiplier']:.4g}  q {e['sampling_probability']:.4g}  {state}"
         )
     budget = "none" if ledger.budget_epsilon is None else f"{ledger.budget_epsilon:g}"

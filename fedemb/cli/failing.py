@@ -1,7 +1,7 @@
 """Which errors are a person's to mend, and their exit codes.
 
-0 done; 2 bad arguments, configuration or data; 3 privacy budget exhausted; 4 data set or
-model not available; 5 interrupted, resumable; 1 anything unexpected.
+0 done; 2 bad arguments, configuration or data; 3 privacy budget exhausted; 4 data set
+or model not available; 5 interrupted, resumable; 1 anything unexpected.
 """
 
 import errno

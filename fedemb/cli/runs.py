@@ -21,7 +21,8 @@ def simulate(
     dataset: Annotated[
         Text,
         typer.Option(
-            help="Data set, or folder:PATH, npz:PATH, parquet:PATH. Default: the model's own, or openclipart."
+            help="Data set, or folder:PATH, npz:PATH, parquet:PATH. Default: the "
+            "model's own, or openclipart."
         ),
     ] = None,
     epsilon: Annotated[
@@ -71,14 +72,16 @@ def simulate(
     sampler: Annotated[
         Text,
         typer.Option(
-            help="poisson-virtual-clients, poisson-users, fixed-size or full-participation."
+            help="poisson-virtual-clients, poisson-users, fixed-size or "
+            "full-participation."
         ),
     ] = None,
     accountant: Annotated[Text, typer.Option(help="pld or rdp.")] = None,
     seed: Annotated[
         Whole,
         typer.Option(
-            help="Reproducible run; its noise is private only to those who do not know the seed."
+            help="Reproducible run; its noise is private only to those who do not "
+            "know the seed."
         ),
     ] = None,
     ledger: Annotated[
@@ -196,7 +199,8 @@ def simulate(
     }
     if epsilon is not None and noise_multiplier is not None:
         raise typer.BadParameter(
-            f"--epsilon {epsilon} and --noise-multiplier {noise_multiplier} exclude each "
+            f"--epsilon {epsilon} and --noise-multiplier {noise_multiplier} exclude "
+            "each "
             "other; give one of them."
         )
     settings = [parse_setting(text) for text in set_ or []]
@@ -239,14 +243,16 @@ def _close(
         spent = privacy["epsilon_spent"]
         shown = "infinite" if spent is None else f"{spent:.4g}"
         print(
-            f"epsilon {shown} at delta {privacy['delta']:.3g} [{report['dataset']['source']} data]"
+            f"epsilon {shown} at delta {privacy['delta']:.3g} "
+            f"[{report['dataset']['source']} data]"
         )
         print(f"report  {folder / 'report.html'}")
     if report["stopped_early"]:
         from accounting import BudgetExhausted
 
         raise BudgetExhausted(
-            f"{report['stopped_early']} {report['rounds_completed']} rounds are complete "
+            f"{report['stopped_early']} {report['rounds_completed']} rounds are "
+            "complete "
             f"and reported in {folder}."
         )
 

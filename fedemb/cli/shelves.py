@@ -64,7 +64,8 @@ def describe_model(
     for key, value in content["configurations"].items():
         print(
             f"  {key}: backbone {value['backbone_parameters']:,} (aggregated), head "
-            f"{value['head_parameters']:,} (local), total {value['total_parameters']:,}; "
+            f"{value['head_parameters']:,} (local), total "
+            f"{value['total_parameters']:,}; "
             f"{value['note']}"
         )
 

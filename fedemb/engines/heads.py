@@ -79,6 +79,7 @@ class _HeadLoss(nn.Module):
 def head_loss(
     model: LocalModel, head: Parameters, features: Features, batch: Batch
 ) -> Tensor:
+    """The loss of a step, given the features of its rows."""
     named = {f"head.{name}": value for name, value in head.items()}
     loss: Tensor = functional_call(_HeadLoss(model), named, (features, batch))
     return loss

@@ -19,7 +19,7 @@ def serial_deltas(
     work: Work,
     recipe: LocalTraining,
 ) -> Tensor:
-    """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`."""
+    """Backbone deltas (final minus initial) `[V, P]` of the clients of `work`."""
     deltas = [
         _train_one(model, layout, theta, work, recipe, client)
         for client in range(len(work.rows))

@@ -23,7 +23,7 @@ from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Features, Parameters
 
 Rule: TypeAlias = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Tensor]]
-"""(layer, input `[V * B, ...]`, output gradient `[V * B, ...]`, V) -> `[V, ...]` each."""
+"""(layer, input `[V * B, ...]`, gradient of its output, V) -> gradients `[V, ...]`."""
 
 
 @dataclass(frozen=True)
