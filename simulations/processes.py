@@ -112,8 +112,8 @@ class ProcessRunner:
                 self._replace(i, jobs[i], again)
             lost = set()
             busy = {self._workers[i].pipe: i for i in jobs if i not in done}
-            for pipe in wait(list(busy)):
-                i = next(i for known, i in busy.items() if known is pipe)
+            ready = wait(list(busy))
+            for i in (i for pipe, i in busy.items() if pipe in ready):
                 reply = self._workers[i].receive()
                 if reply is None:
                     lost.add(i)

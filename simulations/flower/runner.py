@@ -93,19 +93,13 @@ class FlowerRunner:
     ) -> None:
         if workers < 1:
             raise UserError(f"workers={workers} must be at least 1.")
-        self.specification = specification
+        self._specification = specification
         self._grid = grid
         self._workers = workers
         self._patience = patience or Patience()
         self._check = check
         self._started = False
         self._unreliable: set[int] = set()
-
-    def with_specification(self, specification: WorkerSpecification) -> "FlowerRunner":
-        """The same nodes for another stage of training."""
-        return FlowerRunner(
-            self._grid, specification, self._workers, self._patience, self._check
-        )
 
     def train(
         self, backbone: Tensor, cohort: Cohort, lattice: Lattice, round_index: int
@@ -116,9 +110,9 @@ class FlowerRunner:
             WorkerFailed: if too few nodes appear, or no worker answers at all.
         """
         nodes = self._nodes()
-        parts = deal(cohort, len(nodes), self.specification.engine.chunk)
+        parts = deal(cohort, len(nodes), self._specification.engine.chunk)
         requests = [
-            Request(backbone, part, lattice.clip_norm, round_index, self.specification)
+            Request(backbone, part, lattice.clip_norm, round_index, self._specification)
             for part in parts
         ]
         answers = _Round(self._grid, requests, nodes, self._patience, self._check)
