@@ -62,7 +62,7 @@ class Lattice:
     @property
     def target_norm(self) -> float:
         """The norm to clip to before rounding; the rounded norm is then at most C."""
-        rounding = self.spacing * self.dimension**0.5 / 2
+        rounding = self.spacing * math.sqrt(self.dimension) / 2
         return (self.clip_norm - rounding) * (1 - _ROUNDING_MARGIN)
 
     def decode(self, total: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class RootKey:
         return np.array([_extend(prefix, int(i)) for i in ids], dtype=np.uint64)
 
 
-def _extend(prefix: "hashlib._Hash", value: int) -> int:
+def _extend(prefix: "hashlib.blake2b", value: int) -> int:
     copy = prefix.copy()
     copy.update(value.to_bytes(8, "little"))
     return int.from_bytes(copy.digest(), "little")
@@ -98,7 +98,10 @@ class KeyStream:
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Uniform on the open interval (0, 1) at 53 bits, float64 `[count]`."""
-        return ((self.words(count) >> np.uint64(11)) + 0.5) * 2.0**-53
+        values = (self.words(count) >> np.uint64(11)).astype(np.float64)
+        values += 0.5
+        values *= 2.0**-53
+        return values
 
     def normals(self, count: int) -> NDArray[np.float64]:
         """Standard normal variates, float64 `[count]`.

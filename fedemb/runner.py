@@ -135,7 +135,7 @@ class InlineRunner:
         """The copy of this thread: engines swap parameters in and out of the module."""
         if not hasattr(self._own, "backbone"):
             module = copy.deepcopy(self.backbone).to(self.device)
-            module = module.to(memory_format=torch.channels_last)
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._own.backbone = module.requires_grad_(False)
         backbone: nn.Module = self._own.backbone
         return backbone

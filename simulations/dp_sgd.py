@@ -141,7 +141,8 @@ def train_dp_sgd(
                 progress.exhausted = str(error)
                 return
             private_optimizer.zero_grad()  # an empty batch still gets its noise
-            nn.functional.cross_entropy(private(images), labels).backward()
+            loss = nn.functional.cross_entropy(private(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
             private_optimizer.step()
             commit()
             step += 1

@@ -16,7 +16,7 @@ import csv
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -102,14 +102,14 @@ class RunFolder:
             raise UserError(f"{self.path / name} cannot be read: {error}.") from error
         return content
 
-    def write_metrics(self, rows: list[Mapping[str, float]]) -> None:
+    def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """`metrics.csv`, a row per evaluation."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        lines = [columns, *([row.get(key, "") for key in columns] for row in rows)]
+        cells = [[row.get(key, "") for key in columns] for row in rows]
         path = self.path / "metrics.csv"
         temporary = path.with_suffix(".csv.tmp")
         with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(lines)
+            csv.writer(file).writerows([columns, *cells])
         temporary.replace(path)
 
     def read_metrics(self) -> list[dict[str, float]]:

@@ -1,9 +1,12 @@
 """What a run tells whoever watches it; the command line draws it, tests record it."""
 
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
 from fedemb.round import RoundReport
+
+_LOG = logging.getLogger("fedemb")
 
 
 class Listener(Protocol):
@@ -28,6 +31,30 @@ class Listener(Protocol):
     def evaluation(self, row: Mapping[str, float]) -> None:
         """A row of `metrics.csv`."""
         ...
+
+
+class Logged:
+    """Writes what happens to the log, for servers without a terminal."""
+
+    def notice(self, text: str) -> None:
+        """A warning."""
+        _LOG.warning("%s", text)
+
+    def fact(self, name: str, value: str) -> None:
+        """A line."""
+        _LOG.info("%s: %s", name, value)
+
+    def begin(self, stage: str, rounds: int, done: int) -> None:
+        """A line."""
+        _LOG.info("stage %s: %d rounds, %d done", stage, rounds, done)
+
+    def round(self, stage: str, report: RoundReport, seconds: float) -> None:
+        """A line."""
+        _LOG.info("%s round %d: %.2f s", stage, report.round_index, seconds)
+
+    def evaluation(self, row: Mapping[str, float]) -> None:
+        """A line."""
+        _LOG.info("evaluation: %s", dict(row))
 
 
 class Silent:

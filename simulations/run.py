@@ -19,6 +19,7 @@ from simulations.assembly import (
     Promise,
     assemble,
     configuration_from_toml,
+    layered,
     make_backbone,
 )
 from simulations.config import Configuration
@@ -26,6 +27,7 @@ from simulations.dp_sgd import train_dp_sgd
 from simulations.folder import RunFolder, environment
 from simulations.listener import Listener
 from simulations.outcome import Outcome, write_outcome
+from simulations.runners import Connect
 from simulations.training import (
     Progress,
     Trainer,
@@ -52,10 +54,40 @@ class Prepared:
     run_id: str
 
 
+def over_flower(
+    connect: Connect,
+    *,
+    out: str,
+    dataset: str | None = None,
+    **sections: dict[str, Any],
+) -> None:
+    """A whole run on SuperNodes; what `flwr run` calls.
+
+    Args:
+        connect: makes a runner on the federation's nodes.
+        out: the run folder, on the server.
+        dataset: as for `fedemb simulate`.
+        sections: values by section, such as `privacy={"epsilon": 2}`.
+    """
+    from simulations.listener import Logged
+
+    model = sections.get("model", {}).get("name")
+    simulate(layered(dataset, model, None, sections), Path(out), Logged(), connect)
+
+
 def simulate(
-    configuration: Configuration, out: Path, listener: Listener
+    configuration: Configuration,
+    out: Path,
+    listener: Listener,
+    connect: Connect | None = None,
 ) -> dict[str, Any]:
     """Run a configuration into a new folder; returns the content of `report.json`.
+
+    Args:
+        configuration: what to run.
+        out: a folder that does not exist, or is empty.
+        listener: who watches.
+        connect: to workers that are there already; None starts those configured.
 
     Raises:
         UserError, NotAvailable: before anything is spent.
@@ -75,7 +107,8 @@ def simulate(
     run_id = f"{out.resolve().name}-{secrets.token_hex(4)}"
     facts = {"run_id": run_id, "engine": vars(engine)}
     folder.write_text("checkpoints/run.json", json.dumps(facts) + "\n")
-    return _train(_prepare(folder, assembly, promise, key, engine, run_id), listener)
+    prepared = _prepare(folder, assembly, promise, key, engine, run_id)
+    return _train(prepared, listener, connect)
 
 
 def resume(path: Path, listener: Listener) -> dict[str, Any]:
@@ -176,7 +209,9 @@ def make_statement(
     )
 
 
-def _train(prepared: Prepared, listener: Listener) -> dict[str, Any]:
+def _train(
+    prepared: Prepared, listener: Listener, connect: Connect | None = None
+) -> dict[str, Any]:
     assembly, folder = prepared.assembly, prepared.folder
     _announce(prepared, listener)
     pretrained = load_pretrained(assembly.configuration.model.pretrained)
@@ -190,7 +225,7 @@ def _train(prepared: Prepared, listener: Listener) -> dict[str, Any]:
     listener.evaluation(progress.rows[0])
     ledger = open_ledger(prepared)
     try:
-        trained = _trained(prepared, listener, ledger, pretrained, progress)
+        trained = _trained(prepared, listener, ledger, pretrained, progress, connect)
         spent = ledger.spent(run_id=prepared.run_id).epsilon
     finally:
         ledger.close()
@@ -217,6 +252,7 @@ def _trained(
     ledger: PrivacyLedger,
     pretrained: Any,
     progress: Progress,
+    connect: Connect | None,
 ) -> nn.Module:
     """Train by the algorithm of the run, every round paid from `ledger`."""
     assembly, plan = prepared.assembly, prepared.promise.plan
@@ -245,6 +281,7 @@ def _trained(
         ledger,
         prepared.run_id,
         pretrained,
+        connect,
     ).run(progress)
 
 

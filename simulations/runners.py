@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from torch import nn
 
@@ -15,6 +15,8 @@ from simulations.processes import ProcessRunner
 from simulations.worker import WorkerSpecification, state_arrays
 
 Result = TypeVar("Result")
+Connect: TypeAlias = Callable[[WorkerSpecification], ClientRunner]
+"""Makes a runner on workers that are there already, such as SuperNodes."""
 
 
 def with_runner(
@@ -24,14 +26,18 @@ def with_runner(
     key: RootKey,
     engine: EngineChoice,
     go: Callable[[ClientRunner], Result],
+    connect: Connect | None = None,
 ) -> Result:
     """Call `go` with the configured runner, and tidy up after it.
 
-    All runners return the same exact sums for equal deltas.
+    All runners return the same exact sums for equal deltas. `connect` takes the place
+    of the configured runner where the workers are there already.
 
     Raises:
         NotAvailable: if Flower is asked for and not installed.
     """
+    if connect is not None:
+        return go(connect(specification(assembly, stage, backbone, key, engine)))
     kind = assembly.configuration.run.runner
     if kind == "inline":
         return go(

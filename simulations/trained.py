@@ -14,6 +14,7 @@ from fedemb.checkpoint import write_atomically
 from fedemb.data import Examples
 from fedemb.errors import NotAvailable, UserError
 from fedemb.identity import embed_all
+from fedemb.protocols import EmbeddingTask
 from simulations.assembly import (
     Assembly,
     assemble,
@@ -156,7 +157,7 @@ class TrainedRun:
         write_atomically(path, model.SerializeToString())
 
     @property
-    def _task(self) -> Any:
+    def _task(self) -> EmbeddingTask:
         return self.assembly.stages[-1].task
 
 

@@ -30,7 +30,7 @@ from simulations.assembly import (
 )
 from simulations.folder import RunFolder, environment
 from simulations.listener import Listener
-from simulations.runners import with_runner
+from simulations.runners import Connect, with_runner
 
 TYPICAL_ROWS = 16  # of one user, for the self-measurement on public rows
 
@@ -60,6 +60,7 @@ class Trainer:
         ledger: who pays; None for runs without a promise.
         run_id: names the run in the ledger.
         pretrained: state of a public backbone to start from.
+        connect: to workers that are there already; None starts those configured.
     """
 
     assembly: Assembly
@@ -71,6 +72,7 @@ class Trainer:
     ledger: PrivacyLedger | None = None
     run_id: str = ""
     pretrained: Mapping[str, Tensor] | None = None
+    connect: Connect | None = None
 
     def run(self, progress: Progress) -> nn.Module:
         """Train every stage from where it stands; returns the backbone."""
@@ -118,7 +120,7 @@ class Trainer:
 
         try:
             last = with_runner(
-                self.assembly, stage, backbone, self.key, self.engine, go
+                self.assembly, stage, backbone, self.key, self.engine, go, self.connect
             )
             layout.load(backbone, last.backbone)
         except BudgetExhausted as error:
@@ -142,7 +144,11 @@ class Trainer:
     def _fingerprint(self) -> str:
         """Equal only where an interrupted round would be repeated bit for bit."""
         configuration = self.assembly.configuration
-        if configuration.run.runner == "flower" or device(configuration).type != "cpu":
+        if (
+            self.connect
+            or configuration.run.runner == "flower"
+            or device(configuration).type != "cpu"
+        ):
             return ""  # late workers and GPU kernels do not repeat bit for bit
         facts = {
             "key": hashlib.sha256(self.key.secret).hexdigest(),
@@ -235,12 +241,13 @@ def load_pretrained(name: str) -> Mapping[str, Tensor] | None:
     path = Path(name)
     path = path / "backbone.safetensors" if path.is_dir() else path
     try:
-        return load_file(path)
+        state: Mapping[str, Tensor] = load_file(path)
     except Exception as error:
         raise UserError(
             f"pretrained={name!r} cannot be read: {error}; give a backbone.safetensors "
             "or a run folder."
         ) from error
+    return state
 
 
 def peak_memory() -> int:

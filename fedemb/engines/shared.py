@@ -175,8 +175,8 @@ def _channels_last(values: Tensor) -> Tensor:
 
 def _unflatten(features: Features, clients: int, width: int) -> Features:
     if isinstance(features, Tensor):
-        return features.unflatten(0, (clients, width))
-    return {k: v.unflatten(0, (clients, width)) for k, v in features.items()}
+        return torch.unflatten(features, 0, (clients, width))
+    return {k: torch.unflatten(v, 0, (clients, width)) for k, v in features.items()}
 
 
 def _linear(
@@ -208,8 +208,8 @@ def _conv2d(
     else:
         weight = torch.einsum(
             "vlgo,vlkgi->vgoki",
-            outputs.unflatten(2, (groups, -1)),
-            patches.unflatten(3, (groups, -1)),
+            torch.unflatten(outputs, 2, (groups, -1)),
+            torch.unflatten(patches, 3, (groups, -1)),
         ).flatten(1, 2)
     weight = weight.transpose(2, 3).reshape(clients, *layer.weight.shape)
     return {"weight": weight, "bias": outputs.sum(1)}
@@ -241,8 +241,8 @@ def _group_norm(
     if rest:
         weight, bias = product.sum(rest), upstream.sum(rest)
     return {
-        "weight": weight.unflatten(0, (clients, -1)).sum(1),
-        "bias": bias.unflatten(0, (clients, -1)).sum(1),
+        "weight": torch.unflatten(weight, 0, (clients, -1)).sum(1),
+        "bias": torch.unflatten(bias, 0, (clients, -1)).sum(1),
     }
 
 
