@@ -82,7 +82,10 @@ def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, b"old")
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(checkpoint.__file__).parents[1])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(checkpoint.__file__).parents[1]),
+    }
     assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
     write_atomically(path, b"newer")

@@ -170,7 +170,7 @@ def test_adaptive_clipping_converges_geometrically_to_the_quantile():
 
 @given(st.floats(0.05, 9.9), st.floats(5.0, 50.0))
 def test_the_value_noise_leaves_the_accounted_noise_as_it_is(z, stddev):
-    """A client's joint vector (delta / z_value C, vote / s_b) has norm 1 / z at most."""
+    """A client's joint vector (delta / z_value C, vote / s_b) has norm 1 / z."""
     adaptive = AdaptiveClipping(count_stddev=stddev)
     z_value = adaptive.value_noise_multiplier(z, 100)
     assert z_value == pytest.approx((z**-2 - (2 * stddev) ** -2) ** -0.5)

@@ -35,7 +35,7 @@ def test_the_users_of_a_round_are_distinct_and_sizes_add_up(sampler, seed, t):
     cohort = sampler.draw(RootKey.from_seed(seed), t)
     assert len(set(cohort.users.tolist())) == len(cohort.users) == cohort.sizes.sum()
     assert np.all(np.diff(cohort.ids) > 0)
-    assert cohort.users.size == 0 or 0 <= cohort.users.min()
+    assert cohort.users.size == 0 or cohort.users.min() >= 0
     assert cohort.users.size == 0 or cohort.users.max() < sampler.population
     if not isinstance(sampler, PoissonUsers):
         assert cohort.sizes.max(initial=0) <= sampler.users_per_virtual_client
@@ -124,9 +124,9 @@ def test_seats_do_not_depend_on_the_coins():
 
 def test_a_user_keeps_her_slot_whoever_else_is_drawn():
     cohorts = [
-        PoissonUsers(
-            population=n, users_per_round=40, users_per_virtual_client=4
-        ).draw(RootKey.from_seed(4), 0)
+        PoissonUsers(population=n, users_per_round=40, users_per_virtual_client=4).draw(
+            RootKey.from_seed(4), 0
+        )
         for n in (40, 200)
     ]
     slot = [{int(x): c.id for c in cohort for x in c.users} for cohort in cohorts]

@@ -77,7 +77,10 @@ EXTRAPOLATED = [
 
 @pytest.mark.parametrize(("population", "k", "alone", "grouped"), EXTRAPOLATED)
 def test_epsilon_of_extrapolated_cohorts(population, k, alone, grouped):
-    for kind, u, value in ((PoissonVirtualClients, 1, alone), (PoissonUsers, 8, grouped)):
+    for kind, u, value in (
+        (PoissonVirtualClients, 1, alone),
+        (PoissonUsers, 8, grouped),
+    ):
         own = PrivacyPlan(
             sampler=kind(
                 population=population,
@@ -103,9 +106,14 @@ def test_a_calibrated_plan_spends_at_most_its_target_and_hardly_less(target, u):
 
 @settings(max_examples=12)
 @given(
-    st.floats(0.5, 4.0), st.integers(10, 300), st.integers(64, 512), st.sampled_from([1, 8])
+    st.floats(0.5, 4.0),
+    st.integers(10, 300),
+    st.integers(64, 512),
+    st.sampled_from([1, 8]),
 )
-def test_epsilon_rises_with_rounds_and_cohort_and_falls_with_noise(z, rounds, cohort, u):
+def test_epsilon_rises_with_rounds_and_cohort_and_falls_with_noise(
+    z, rounds, cohort, u
+):
     def spent(*args):
         mechanism = big(args[0], u, args[1]).mechanism
         return epsilon(
@@ -127,10 +135,9 @@ def test_no_noise_is_no_privacy_and_no_round_costs_nothing():
     assert big().spent(rounds=0).epsilon == 0
 
 
-def test_a_fixed_size_has_no_loss_distribution_and_says_so():
+def test_a_fixed_size_protects_a_replaced_user_and_costs_more():
     own = big(4.0, 8, kind=FixedSize)
-    with pytest.raises(ValueError, match="rdp"):
-        own.spent()
+    assert own.mechanism.adjacency.value == "replace-one"
     replaced = own.spent(accountant="rdp").epsilon
     assert replaced > big(4.0, 8).spent(accountant="rdp").epsilon
 

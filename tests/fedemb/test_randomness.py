@@ -38,9 +38,9 @@ def test_a_system_key_is_new_and_a_seed_is_declared():
 def test_the_seed_of_an_id_does_not_depend_on_the_other_ids(ids):
     key, ids = RootKey.from_seed(1), np.array(ids)
     together = key.seeds("client", 4, ids)
-    assert [int(key.seeds("client", 4, ids[i : i + 1])[0]) for i in range(len(ids))] == (
-        together.tolist()
-    )
+    assert [
+        int(key.seeds("client", 4, ids[i : i + 1])[0]) for i in range(len(ids))
+    ] == (together.tolist())
     assert len(set(together.tolist())) == len(ids)
     assert not set(together.tolist()) & set(key.seeds("client", 5, ids).tolist())
 
@@ -72,7 +72,9 @@ def test_noise_has_gaussian_tails_and_no_serial_correlation():
     assert abs(stats.skew(noise)) < 5 * np.sqrt(6 / len(noise))
     for level in (2.0, 3.0, 4.0):
         beyond = int((np.abs(noise) > level).sum())
-        assert stats.binomtest(beyond, len(noise), 2 * stats.norm.sf(level)).pvalue > 1e-4
+        assert (
+            stats.binomtest(beyond, len(noise), 2 * stats.norm.sf(level)).pvalue > 1e-4
+        )
     for lag in (1, 2, 1 << 13, 1 << 14):  # neighbours, halves of a pair, blocks
         correlation = np.mean(noise[lag:] * noise[:-lag])
         assert abs(correlation) < 5 / np.sqrt(len(noise) - lag)
@@ -91,6 +93,6 @@ def test_the_first_normals_do_not_change_where_blocks_end():
 
 def test_uniforms_are_in_the_open_interval():
     values = KeyStream(bytes(32)).uniforms(100_000)
-    assert 0 < values.min()
+    assert values.min() > 0
     assert values.max() < 1
     assert stats.kstest(values, "uniform").pvalue > 1e-3
