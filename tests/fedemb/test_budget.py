@@ -20,11 +20,15 @@ DELTA = 1e-5
 PLAN = plan(1000, 20, noise_multiplier=1.0)
 
 
-def create(path, rounds=None):
+def create(path, rounds=None, population=1000):
     """A ledger with just enough budget for some rounds of the plan."""
     spent = rounds and epsilon(PLAN.mechanism, rounds=rounds, delta=DELTA).epsilon
     return PrivacyLedger.create(
-        path, population_id="toy", population=1000, budget_epsilon=spent, delta=DELTA
+        path,
+        population_id="toy",
+        population=population,
+        budget_epsilon=spent,
+        delta=DELTA,
     )
 
 
@@ -203,11 +207,13 @@ def test_an_altered_entry_is_noticed(tmp_path):
     budget(ledger).reserve(0)
     ledger.close()
     connection = sqlite3.connect(path)
-    tables = [r[0] for r in connection.execute("SELECT name FROM sqlite_master")]
-    connection.execute(
-        f"UPDATE {'reservations' if 'reservations' in tables else 'entries'} "
-        "SET run_id = 'nobody'"
-    )
+    columns = connection.execute(
+        "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c "
+        "WHERE m.type = 'table' AND c.name IN ('run', 'run_id')"
+    ).fetchall()
+    assert columns
+    for table, column in columns:
+        connection.execute(f"UPDATE {table} SET {column} = 'nobody'")
     connection.commit()
     connection.close()
     with pytest.raises(LedgerError):
@@ -218,8 +224,9 @@ def run(path, ledger_path, until, fingerprint="same", data_seed=1):
     """Train from the checkpoint if there is one; stop after `until` rounds."""
     own = runner(rows([3, 5, 2, 4] * 5, data_seed), head="linear")
     own_plan = plan(20, 8, rounds=until)
+    known = ledger_path.exists()
     ledger = (
-        PrivacyLedger.open(ledger_path) if ledger_path.exists() else create(ledger_path)
+        PrivacyLedger.open(ledger_path) if known else create(ledger_path, population=20)
     )
     pays = LedgerBudget(ledger, own_plan.mechanism, "a", "", fingerprint)
     state = read_state(path)[0] if path.exists() else start(theta(own))

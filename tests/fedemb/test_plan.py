@@ -135,10 +135,9 @@ def test_no_noise_is_no_privacy_and_no_round_costs_nothing():
     assert big().spent(rounds=0).epsilon == 0
 
 
-def test_a_fixed_size_has_no_loss_distribution_and_says_so():
+def test_a_fixed_size_protects_a_replaced_user_and_costs_more():
     own = big(4.0, 8, kind=FixedSize)
-    with pytest.raises(ValueError, match="rdp"):
-        own.spent()
+    assert own.mechanism.adjacency.value == "replace-one"
     replaced = own.spent(accountant="rdp").epsilon
     assert replaced > big(4.0, 8).spent(accountant="rdp").epsilon
 
