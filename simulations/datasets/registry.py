@@ -161,6 +161,30 @@ def _cards() -> tuple[DatasetCard, ...]:
             files=("labels_and_metadata.json",),
         ),
         DatasetCard(
+            name="clips",
+            description="generated clips of moving shapes, with captions and boxes",
+            module="clips",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
+            name="scenes",
+            description="generated scenes with panoptic maps, relations and captions",
+            module="scenes",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
+            name="poses",
+            description="generated motions of a skeleton, seen by two cameras",
+            module="poses",
+            options=frozenset({"users"}),
+        ),
+        DatasetCard(
+            name="cmu-mocap",
+            description="recorded motions by subject, seen by two drawn cameras",
+            module="cmu_mocap",
+            files=("<subject>.asf with <subject>_<motion>.amc",),
+        ),
+        DatasetCard(
             name="folder:PATH",
             description="your images, with PATH/metadata.csv beside them",
             module="folder",
