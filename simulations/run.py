@@ -157,7 +157,7 @@ def _prepare(
         noise_multiplier=plan.value_noise_multiplier,
         expected_virtual_clients=plan.expected_clients,
     )
-    statement = make_statement(assembly, promise, layout.size, key)
+    statement = make_statement(assembly, promise, layout.size, key, engine)
     folder.write_text("privacy_statement.json", statement.dumps())
     folder.write_text("privacy_statement.txt", statement.to_text() + "\n")
     folder.write_json("environment.json", environment())
@@ -165,7 +165,11 @@ def _prepare(
 
 
 def make_statement(
-    assembly: Assembly, promise: Promise, trained_parameters: int, key: RootKey
+    assembly: Assembly,
+    promise: Promise,
+    trained_parameters: int,
+    key: RootKey,
+    engine: EngineChoice,
 ) -> PrivacyStatement:
     """The privacy statement of a run, known before it begins."""
     configuration = assembly.configuration
@@ -183,6 +187,11 @@ def make_statement(
         "treated as public",
         "run times, and the operator's diagnostics of raw norms",
     ]
+    if engine.name != "serial":
+        not_private.append(
+            "float rounding between virtual clients that are computed together, of the "
+            "order of 1e-5 of the clip norm (none with --engine serial)"
+        )
     if configuration.run.compare_non_private:
         not_private.append("the comparison run without noise, and its metrics")
     public = []

@@ -112,7 +112,7 @@ class Trainer:
                 replace(self.plan, rounds=rounds),
                 runner,
                 optimizer,
-                RootKey(self.key.derive("stage", stage), self.key.seeded),
+                self._stage_key(stage),
                 budget,
                 save=saver or _commit_at_once,
                 after_round=watch.after_round,
@@ -128,6 +128,29 @@ class Trainer:
         finally:
             if saver is not None:
                 saver.close()
+
+    def _stage_key(self, stage: int) -> RootKey:
+        """Root of cohorts and noise: of this seed, this plan and these data.
+
+        Two runs with the same seed that differ in anything that changes an update must
+        not share noise, or the difference of their releases would show the sums.
+        """
+        configuration = self.assembly.configuration
+        own = replace(
+            configuration.run,
+            runner="inline",
+            workers=None,
+            engine="auto",
+            ledger=None,
+            budget=None,
+            evaluate_every=0,
+            compare_non_private=False,
+            device="auto",
+        )
+        facts = replace(configuration, run=own).to_toml()
+        facts += self.assembly.dataset.provenance.checksum
+        digest = hashlib.sha256(facts.encode()).hexdigest()
+        return RootKey(self.key.derive(f"stage {digest}", stage), self.key.seeded)
 
     def _budget(self, stage: str, rounds: int) -> LedgerBudget | Unaccounted:
         if self.ledger is None:
