@@ -25,6 +25,7 @@ from fedemb.heads import (
 from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
 
 HEADS = ("class-means", "linear", "cosine")
+_WAYS, _TRIALS = 20, 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +120,21 @@ class IdentityTask:
         return unit_rows(cast(Tensor, backbone(batch["image"])))
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
-        """Exact verification and retrieval metrics over all pairs of `examples`."""
-        from fedemb.metrics import identity_metrics
+        """Exact verification and retrieval metrics over all pairs of `examples`.
+
+        With 20 identities or more, also the accuracy of 20-way one-shot recognition.
+        """
+        from fedemb.metrics import identity_metrics, one_shot_accuracy
 
         labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
-        return identity_metrics(embed_all(self, backbone, examples), labels)
+        embeddings = embed_all(self, backbone, examples)
+        metrics = identity_metrics(embeddings, labels)
+        sizes = torch.unique(labels, return_counts=True)[1]
+        if int((sizes > 1).sum()) >= _WAYS:
+            metrics["one_shot_20_way"] = one_shot_accuracy(
+                embeddings, labels, ways=_WAYS, trials=_TRIALS
+            )
+        return metrics
 
 
 def embed_all(

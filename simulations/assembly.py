@@ -30,6 +30,8 @@ from model_zoo.system import System, TaskOptions
 from simulations import datasets
 from simulations.config import Configuration, recipe, recipe_names, resolve
 
+_LARGEST_DEFAULT_COHORT = 2048
+
 
 @dataclass(frozen=True)
 class Promise:
@@ -148,6 +150,7 @@ def assemble(configuration: Configuration) -> Assembly:
         image_column=data.image_column,
         amplify=data.amplify,
     )
+    configuration = _with_cohort(configuration, dataset.num_users)
     system = registry.get(model.name)
     shape = next(iter(dataset.held_out().fields.values())).shape[1:]
     options = TaskOptions(
@@ -175,7 +178,9 @@ def make_promise(configuration: Configuration, num_users: int) -> Promise:
     Raises:
         UserError: if the numbers do not fit together.
     """
+    configuration = _with_cohort(configuration, num_users)
     privacy, run = configuration.privacy, configuration.run
+    cohort = privacy.users_per_round or 0.0
     population = privacy.population or num_users
     if population < num_users:
         raise UserError(
@@ -186,7 +191,7 @@ def make_promise(configuration: Configuration, num_users: int) -> Promise:
     factor = population / num_users
     claimed_sampler = SAMPLERS[privacy.sampler](
         population=population,
-        users_per_round=privacy.users_per_round * factor,
+        users_per_round=cohort * factor,
         users_per_virtual_client=privacy.users_per_virtual_client,
     )
     delta = privacy.delta if privacy.delta is not None else default_delta(population)
@@ -204,7 +209,7 @@ def make_promise(configuration: Configuration, num_users: int) -> Promise:
         sampler=replace(
             claimed_sampler,
             population=num_users,
-            users_per_round=privacy.users_per_round,
+            users_per_round=cohort,
         ),
         rounds=run.rounds,
         clip_norm=privacy.clip_norm,
@@ -303,6 +308,17 @@ def configuration_from_toml(text: str) -> Configuration:
     privacy.setdefault("epsilon", None)
     privacy.setdefault("noise_multiplier", None)
     return resolve(layer)
+
+
+def _with_cohort(configuration: Configuration, num_users: int) -> Configuration:
+    """The configuration with its cohort size: a public function of the population."""
+    if configuration.privacy.users_per_round is not None:
+        return configuration
+    u = configuration.privacy.users_per_virtual_client
+    cohort = min(_LARGEST_DEFAULT_COHORT, max(num_users // 4, 1))
+    cohort = min(num_users, -(-cohort // u) * u)
+    privacy = replace(configuration.privacy, users_per_round=float(cohort))
+    return replace(configuration, privacy=privacy)
 
 
 def _system_name(model: str) -> str:

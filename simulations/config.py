@@ -85,7 +85,8 @@ class PrivacyConfig:
         delta: None is population ** -1.1.
         population: None is the data's number of users; larger is an extrapolation.
         sampler: how cohorts are drawn.
-        users_per_round: expected users in a round.
+        users_per_round: expected users in a round; None is a quarter of the users of
+            the data, and 2,048 at most.
         users_per_virtual_client: users that are clipped together.
         clip_norm: C.
         adaptive_clipping: follow the median norm, from C.
@@ -97,7 +98,7 @@ class PrivacyConfig:
     delta: float | None = None
     population: int | None = None
     sampler: Sampler = Sampler.POISSON_VIRTUAL_CLIENTS
-    users_per_round: float = 256
+    users_per_round: float | None = None
     users_per_virtual_client: int = 1
     clip_norm: float = 1.0
     adaptive_clipping: bool = False

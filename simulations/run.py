@@ -99,7 +99,7 @@ def simulate(
     promise = assembly.promise()
     _refuse_unpaid_comparison(configuration)
     folder = RunFolder.create(out)
-    folder.write_text("config.toml", configuration.to_toml())
+    folder.write_text("config.toml", assembly.configuration.to_toml())
     seed = configuration.run.seed
     key = RootKey.from_system() if seed is None else RootKey.from_seed(seed)
     folder.keep_key(key)

@@ -7,7 +7,6 @@ or model not available; 5 interrupted, resumable; 1 anything unexpected.
 import errno
 import os
 
-import click
 import typer
 
 from fedemb.errors import FedembError
@@ -25,11 +24,11 @@ def exit_code_of(error: BaseException) -> int | None:
     from accounting import BudgetExhausted, LedgerError
 
     match error:
-        case click.exceptions.Exit():
-            return error.exit_code
-        case click.exceptions.Abort() | KeyboardInterrupt():
+        case typer.Exit():
+            return int(error.exit_code)
+        case typer.Abort() | KeyboardInterrupt():
             return 5
-        case click.ClickException():
+        case _ if _is_usage(error):
             return 2
         case FedembError():
             return error.exit_code
@@ -50,14 +49,12 @@ def exit_code_of(error: BaseException) -> int | None:
 def one_line(error: BaseException) -> str:
     """What is wrong, the value, and what to do; empty if there is nothing to say."""
     match error:
-        case click.exceptions.Exit() | BrokenPipeError():
+        case typer.Exit() | BrokenPipeError():
             return ""
-        case KeyboardInterrupt() | click.exceptions.Abort():
+        case KeyboardInterrupt() | typer.Abort():
             return "interrupted; nothing is lost. Continue with: fedemb resume RUN"
-        case click.NoSuchOption() | click.UsageError():
-            return error.format_message().replace("\n", " ")
-        case click.ClickException():
-            return error.format_message()
+        case _ if _is_usage(error):
+            return " ".join(error.format_message().split())  # type: ignore[attr-defined]
         case OSError():
             reason = _OF_THE_MACHINE.get(error.errno or 0, str(error))
             return f"{error.filename or 'writing'}: {reason}."
@@ -65,6 +62,6 @@ def one_line(error: BaseException) -> str:
             return " ".join(str(error).split())
 
 
-def fail(message: str) -> typer.BadParameter:
-    """A mistake in the arguments."""
-    return typer.BadParameter(message)
+def _is_usage(error: BaseException) -> bool:
+    """Whether the arguments were wrong; typer's own copy of click has this method too."""
+    return hasattr(error, "format_message")
