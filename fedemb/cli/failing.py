@@ -53,6 +53,8 @@ def one_line(error: BaseException) -> str:
             return ""
         case KeyboardInterrupt() | typer.Abort():
             return "interrupted; nothing is lost. Continue with: fedemb resume RUN"
+        case _ if type(error).__name__ == "NoArgsIsHelpError":
+            return "a command is missing; --help lists them."
         case _ if _is_usage(error):
             return " ".join(error.format_message().split())  # type: ignore[attr-defined]
         case OSError():
@@ -63,5 +65,5 @@ def one_line(error: BaseException) -> str:
 
 
 def _is_usage(error: BaseException) -> bool:
-    """Whether the arguments were wrong; typer's own copy of click has this method too."""
+    """Whether the arguments were wrong; typer may bring its own copy of click."""
     return hasattr(error, "format_message")

@@ -24,6 +24,8 @@ uses.register(app)
 
 def main() -> None:
     """Run the command line; a user's mistake is one line, never a traceback."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
         code = app(standalone_mode=False)
     except BaseException as error:
