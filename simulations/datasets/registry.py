@@ -202,6 +202,12 @@ def _cards() -> tuple[DatasetCard, ...]:
             module="parquet",
             options=_OWN_FILES | _COLUMNS,
         ),
+        DatasetCard(
+            name="hf:PATH",
+            description="a Hugging Face data set with a column of users (extra hub)",
+            module="huggingface",
+            options=_OWN_FILES | _COLUMNS,
+        ),
     )
 
 
