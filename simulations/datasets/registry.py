@@ -265,7 +265,7 @@ def load(
         root: where official and prepared files lie; `data` if None.
         users: population of `synthetic`.
         seed: of generators, partitions and splits; public.
-        require_real: refuse stand-ins and generated data.
+        require_real: refuse stand-ins.
         image_size: side of the images in pixels; None keeps the data set's own.
         skip_bad: leave out bad rows; `provenance.notices` says how many.
         user_column: column of users in a table.
