@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from simulations.datasets import describe, names
-from simulations.datasets.registry import cards
+from simulations.datasets.catalogue import cards
 
 
 def test_listing_imports_nothing_heavy():
