@@ -4,6 +4,7 @@
 shards once.
 """
 
-from simulations.datasets.registry import DatasetCard, describe, load, names
+from simulations.datasets.catalogue import DatasetCard
+from simulations.datasets.registry import describe, load, names
 
 __all__ = ["DatasetCard", "describe", "load", "names"]

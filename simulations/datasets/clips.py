@@ -125,17 +125,12 @@ class MovingShapes(Generated):
         x = x + shake + 0.15 * np.cos(turn) * when("circles")
         y = y + 0.15 * np.sin(turn) * when("circles")
         growth = np.exp(1.4 * time * (when("grows") - when("shrinks")))
-        rest = kind // len(MOTIONS)
-
-        def each(values: NDArray[np.int64]) -> NDArray[np.int64]:
-            return np.repeat(values, self.frames)
-
-        flat = np.broadcast_to(time, x.shape).shape
+        rest = np.repeat(kind // len(MOTIONS), self.frames)
         return Things(
-            shape=each(rest // len(COLOURS)),
-            colour=each(rest % len(COLOURS)),
-            x=np.broadcast_to(x, flat).reshape(-1),
-            y=np.broadcast_to(y, flat).reshape(-1),
+            shape=rest // len(COLOURS),
+            colour=rest % len(COLOURS),
+            x=x.reshape(-1),
+            y=y.reshape(-1),
             size=(size[:, None] * growth).reshape(-1),
             angle=(angle + turn * when("spins")).reshape(-1),
             tint=np.repeat(15 * signed(self.hash(names, 47)), self.frames),

@@ -8,7 +8,7 @@ from fedemb.data import Provenance, Source, UserDataset
 from simulations.datasets import official
 from simulations.datasets.grouping import held_out_classes
 from simulations.datasets.images import SUFFIXES
-from simulations.datasets.listing import Listing
+from simulations.datasets.listing import Listing, printable
 from simulations.datasets.registry import LoadOptions
 
 
@@ -31,7 +31,7 @@ def listing(options: LoadOptions) -> Listing:
     )
     if not files:
         raise official.not_found(options)
-    subjects = [path.parent.name for path in files]
+    subjects = [printable(path.parent.name) for path in files]
     held_out = held_out_classes(subjects, options.seed)
     provenance = Provenance(
         name=options.name,

@@ -38,18 +38,17 @@ def load(options: LoadOptions) -> InMemoryDataset:
         UserError: a file is damaged.
     """
     folder = official.find_folder(options, "emnist", (*_TFF, *_FEDJAX))
-    chunks = None
-    if folder is not None and any((folder / name).is_file() for name in _TFF):
-        database = next(folder / name for name in _TFF if (folder / name).is_file())
-        chunks = _from_tff(unpacked(database, options.root / "prepared"))
-    elif folder is not None:
-        chunks = _from_fedjax([folder / n for n in _FEDJAX if (folder / n).is_file()])
-    else:
+    if folder is None:
         files = sorted((options.root / "emnist").rglob("*.json"))
         if not files:
             raise official.not_found(options)
-        chunks = _from_leaf(files)
-    return _dataset(chunks, options)
+        return _dataset(_from_leaf(files), options)
+    databases = [folder / name for name in _TFF if (folder / name).is_file()]
+    if databases:
+        database = unpacked(databases[0], options.root / "prepared")
+        return _dataset(_from_tff(database), options)
+    files = [folder / name for name in _FEDJAX if (folder / name).is_file()]
+    return _dataset(_from_fedjax(files), options)
 
 
 def writer(client: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -127,8 +128,12 @@ def image_files(root: Path) -> dict[str, Path]:
 def _open(source: Path | bytes) -> "Image":
     from PIL import Image
 
-    if isinstance(source, Path) and source.stat().st_size > MAX_BYTES:
-        raise BadImage(f"file of more than {MAX_BYTES >> 20} MiB")
+    if isinstance(source, Path):
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise BadImage("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise BadImage(f"file of more than {MAX_BYTES >> 20} MiB")
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     image = Image.open(stream, formats=_FORMATS)
     if image.width * image.height > MAX_PIXELS:

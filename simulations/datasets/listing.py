@@ -64,7 +64,7 @@ class Listing:
     def names(self) -> list[str]:
         """What to call each row's image in messages."""
         return [
-            f"row {row}" if isinstance(image, bytes) else image.name
+            f"row {row}" if isinstance(image, bytes) else printable(image.name)
             for row, image in enumerate(self.images)
         ]
 
@@ -78,6 +78,16 @@ class Listing:
             labels=[self.labels[i] for i in kept],
             held_out=self.held_out[kept],
         )
+
+
+def printable(name: str) -> str:
+    """A file's name with bytes that are not UTF-8 written out.
+
+    Example:
+        >>> printable("caf\\udce9.png")
+        'caf\\\\udce9.png'
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def open_in_memory(listing: Listing, image_size: int | None) -> InMemoryDataset:

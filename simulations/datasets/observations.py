@@ -216,10 +216,8 @@ class Observations:
         balance = np.stack([signed(self._hash(names, 31 + k)) for k in range(3)], 1)
         exposure = 0.2 * signed(self._hash(names, 34))
         exposure = exposure + 0.15 * signed(self._hash(own, 35))
-        haze = 30.0 * uniform(self._hash(names, 36))
-        gain = (
-            (1 + 0.15 * balance) * (1 + exposure)[:, None] * (1 - haze / 255)[:, None]
-        )
+        haze = 20.0 * uniform(self._hash(names, 36))
+        gain = (1 + 0.1 * balance) * (1 + exposure)[:, None] * (1 - haze / 255)[:, None]
         return gain.astype(np.float32), np.repeat(haze[:, None], 3, 1).astype(
             np.float32
         )
@@ -232,9 +230,9 @@ def _poses(
 
     Own to the picture: turn, mirror, size, shear, place; `reach` is the user's lens.
     """
-    turn = 0.7 * own[0]
+    turn = 0.5 * own[0]
     mirror = np.where(own[1] < 0, -1.0, 1.0)
-    size = 1.0 + 0.15 * own[2] + 0.15 * reach
+    size = 1.3 + 0.15 * own[2] + 0.15 * reach
     shear = 0.2 * own[3]
     zoom = species.ATLAS / side / size
     cos, sin = np.cos(turn), np.sin(turn)
@@ -243,8 +241,8 @@ def _poses(
     matrix[:, 0, 1] = zoom * mirror * (shear * cos - sin)
     matrix[:, 1, 0] = zoom * sin
     matrix[:, 1, 1] = zoom * cos
-    x = (side - 1) / 2 + 0.12 * side * own[4]
-    y = (side - 1) / 2 + 0.12 * side * own[5]
+    x = (side - 1) / 2 + 0.08 * side * own[4]
+    y = (side - 1) / 2 + 0.08 * side * own[5]
     for row in (0, 1):
         centre = (species.ATLAS - 1) / 2 + 0.5
         matrix[:, row, 2] = centre - matrix[:, row, 0] * x - matrix[:, row, 1] * y

@@ -110,7 +110,7 @@ def _read(files: list[Path], needed: list[str]) -> Any:
                     f"{', '.join(names)}. Name the columns with --user-column, "
                     "--label-column and --image-column."
                 )
-            size += file.stat().st_size
+            size += _unpacked_bytes(parquet.read_metadata(file))
             if size > MEMORY_LIMIT:
                 raise UserError(
                     f"{file.parent}: more than {MEMORY_LIMIT >> 30} GiB of encoded "
@@ -127,6 +127,12 @@ def _read(files: list[Path], needed: list[str]) -> Any:
         raise UserError(
             f"{files[0].parent}: the tables differ in their columns."
         ) from error
+
+
+def _unpacked_bytes(metadata: Any) -> int:
+    """What the row groups of a file say they unpack to."""
+    groups = range(metadata.num_row_groups)
+    return sum(int(metadata.row_group(group).total_byte_size) for group in groups)
 
 
 def _content(value: Any, row: int, bad: BadRows) -> bytes:

@@ -6,6 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -166,6 +167,18 @@ def test_names_that_lead_out_repeat_or_are_not_there(tmp_path):
     notices = " ".join(data.provenance.notices)
     assert "6 of 12" in notices
     assert "1 of 6 rows" in notices  # no.png, found when decoding
+
+
+def test_pipes_folders_and_odd_names_do_not_hang_or_crash(tmp_path):
+    folder = tmp_path / "d"
+    write_folder(folder)
+    for name in ("3.png", "4.png"):
+        (folder / name).unlink()
+    os.mkfifo(folder / "3.png")
+    (folder / "4.png").mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"3\.png \(not a regular file\), 4\.png"):
+        load(f"folder:{folder}")
 
 
 def test_a_link_inside_the_folder_is_fine(tmp_path):
