@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,27 @@ _SHOWN = ("recall_at_1", "recall_at_far_1e-3", "recall_at_far_1e-1", "roc_auc")
 def print_json(content: Mapping[str, Any]) -> None:
     """One JSON object on standard output."""
     print(json.dumps(content, indent=2, allow_nan=False))
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for a count of things; yields `progress(done, total)`."""
+    console = Console(stderr=True, highlight=False)
+    with Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task(what)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield progress
 
 
 class ConsoleListener:

@@ -1,5 +1,6 @@
 """`fedemb models` and `fedemb datasets`: what there is to train, and on what."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     data = typer.Typer(help="Data sets.", no_args_is_help=True)
     data.command("list")(list_datasets)
     data.command("describe")(describe_dataset)
+    data.command("prepare")(prepare_dataset)
     app.add_typer(data, name="datasets")
 
 
@@ -108,6 +110,59 @@ def describe_dataset(
     print(f"  options  {', '.join(sorted(card.options)) or 'none'}")
     for file in card.files:
         print(f"  file     {file}")
+
+
+def prepare_dataset(
+    name: Annotated[str, typer.Argument(help="A data set of image files.")],
+    root: Annotated[
+        Path, typer.Option(help="Where its files lie, and the shards will.")
+    ] = Path("data"),
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels.")
+    ] = None,
+    user_column: Annotated[str | None, typer.Option(help="Column of users.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of labels.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; default: one per core.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of splits; public.")] = 0,
+    json_: AsJson = False,
+) -> None:
+    """Decode, resize and group images by user, once, into memory-mapped shards.
+
+    Continues where an interrupted preparation stopped.
+
+    Example: fedemb datasets prepare inaturalist --root data --image-size 64
+    """
+    from dataclasses import asdict
+
+    from fedemb.cli.console import counting
+    from simulations.datasets.prepare import prepare
+
+    with counting("images") as progress:
+        report = prepare(
+            name,
+            root=root,
+            image_size=image_size,
+            seed=seed,
+            user_column=user_column,
+            label_column=label_column,
+            workers=workers,
+            progress=progress,
+        )
+    if json_:
+        _json({key: _plain(value) for key, value in asdict(report).items()})
+        return
+    print(
+        f"{report.images:,} images of {report.users:,} users in {report.folder} "
+        f"({report.seconds:.1f} s, {len(report.bad)} unreadable)"
+    )
+    for file, reason in report.bad[:10]:
+        print(f"  unreadable: {file}: {reason}")
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
 
 
 def _json(content: object) -> None:
