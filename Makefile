@@ -14,7 +14,7 @@ demo: $(VENV)/base  ## set up, then: fedemb simulate --dataset inaturalist --eps
 	$(BIN)/fedemb simulate --dataset inaturalist --epsilon 2
 
 test: $(VENV)/dev   ## set up, then run the default tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/dev  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
