@@ -1,4 +1,4 @@
-"""The workloads that engines are measured on, and the plain loop they are measured against.
+"""The workloads that engines are measured on, and the plain loop to compare with.
 
 W1: a LeNet of 1.7 million parameters, 32 clients a round, 4 local steps of 32.
 W2: a CNN of 91 thousand parameters, 32 clients, 4 steps of 8.

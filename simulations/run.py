@@ -11,6 +11,7 @@ from torch import nn
 from accounting import PrivacyLedger, PrivacyStatement, epsilon
 from fedemb.budget import LedgerBudget
 from fedemb.errors import UserError
+from fedemb.memory import keep_freed_memory
 from fedemb.noise_forecast import NoiseForecast, noise_forecast
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice
@@ -221,6 +222,7 @@ def make_statement(
 def _train(
     prepared: Prepared, listener: Listener, connect: Connect | None = None
 ) -> dict[str, Any]:
+    keep_freed_memory()
     assembly, folder = prepared.assembly, prepared.folder
     _announce(prepared, listener)
     pretrained = load_pretrained(assembly.configuration.model.pretrained)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fedemb.cohort import Cohort
 from fedemb.errors import FedembError, UserError
+from fedemb.memory import keep_freed_memory
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 
@@ -83,6 +84,7 @@ class WorkerSpecification:
         Raises:
             UserError: if the factory cannot be imported; and whatever it raises.
         """
+        keep_freed_memory()
         runner = resolve(self.factory)(self.client_key, **self.arguments)
         if not isinstance(runner, InlineRunner):
             raise UserError(
