@@ -1,6 +1,8 @@
 """`fedemb simulate` and `fedemb resume`."""
 
 import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -210,7 +212,7 @@ def simulate(
     folder = out or _new_folder(configuration.data.name)
     from simulations.run import simulate as run
 
-    with ConsoleListener() as listener:
+    with resumable(folder), ConsoleListener() as listener:
         report = run(configuration, folder, listener)
     _close(report, folder, json_, print_json)
 
@@ -228,9 +230,22 @@ def resume(
     from fedemb.cli.console import ConsoleListener, print_json
     from simulations.run import resume as again
 
-    with ConsoleListener() as listener:
+    with resumable(run), ConsoleListener() as listener:
         report = again(run, listener)
     _close(report, run, json_, print_json)
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Say how to go on when a person interrupts the run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from fedemb.errors import Interrupted
+
+        raise Interrupted(
+            f"interrupted; nothing is lost. Continue with: fedemb resume {folder}"
+        ) from None
 
 
 def _close(

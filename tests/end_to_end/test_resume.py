@@ -54,6 +54,18 @@ def test_an_unseeded_run_repeats_its_interrupted_round_for_free(
     assert report["privacy"]["epsilon_spent"] <= 2.0
 
 
+def test_an_interrupted_run_says_how_to_go_on(fedemb: CommandLine) -> None:
+    process = fedemb.start(*RUN, "--epsilon", "2", "--out", "run")
+    _wait_for_reservations(fedemb.folder / "run" / "ledger.sqlite", 2, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 5, err
+    assert err.strip().splitlines()[-1] == (
+        "error: interrupted; nothing is lost. Continue with: fedemb resume run"
+    )
+    assert fedemb.json("resume", "run")["rounds_completed"] == 8
+
+
 def _wait_for_reservations(path: Path, count: int, process: object) -> None:
     """Busy-wait on the ledger itself; ends with the process at the latest."""
     while process.poll() is None:  # type: ignore[attr-defined]
