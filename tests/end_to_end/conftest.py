@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class CommandLine:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # As from a terminal, even where the tests themselves run in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
