@@ -33,9 +33,9 @@ from simulations.listener import Listener
 from simulations.runners import Connect, with_runner
 
 NOTHING_LEARNED = (
-    "The update is exactly zero: nothing is learned. With class means as the head every "
-    "virtual client needs two examples of some class; use --set model.head=linear or more "
-    "--users-per-virtual-client."
+    "The update is exactly zero: nothing is learned. With class means as the head "
+    "every virtual client needs two examples of some class; use --set "
+    "model.head=linear or more --users-per-virtual-client."
 )
 TYPICAL_ROWS = 16  # of one user, for the self-measurement on public rows
 
