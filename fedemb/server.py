@@ -1,6 +1,7 @@
 """The server's side of a round: state, and the optimizers that consume a release.
 
-Everything here is post-processing of privatised values.
+Everything here is post-processing of privatised values, and so is free:
+`IterateAverage` lowers the noise on what is released without spending anything.
 """
 
 from dataclasses import dataclass, replace
@@ -8,6 +9,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from fedemb.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class ServerOptimizer(Protocol):
 
     def step(self, state: ServerState, update: Tensor) -> ServerState:
         """The state after adding `update` `[P]`, the noisy mean of deltas."""
+        ...
+
+    def release(self, state: ServerState) -> Tensor:
+        """The backbone `[P]` to evaluate, publish and hand to the next stage."""
         ...
 
 
@@ -68,6 +75,10 @@ class ServerSGD:
             moments=(velocity,),
         )
 
+    def release(self, state: ServerState) -> Tensor:
+        """The last iterate."""
+        return state.backbone
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerAdam:
@@ -99,3 +110,60 @@ class ServerAdam:
             backbone=state.backbone + self.learning_rate * step,
             moments=(first, second),
         )
+
+    def release(self, state: ServerState) -> Tensor:
+        """The last iterate."""
+        return state.backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterateAverage:
+    """Releases an exponential average of the iterates; training does not see it.
+
+    The noise of a round moves the last iterate by a whole server step. In the average
+    of about 1 / (1 - decay) iterates it largely cancels, while what was learned stays
+    (Polyak and Juditsky 1992; De et al. 2022, arXiv:2204.13650, for private training).
+    The weights of the iterates 1..t are decay^(t-1), ..., decay, 1, divided by their
+    sum, so the initial backbone has no part in it.
+
+    Attributes:
+        optimizer: makes the iterates.
+        decay: in [0, 1); 0 releases the last iterate.
+
+    Raises:
+        UserError: if `decay` is out of range.
+
+    Example:
+        >>> averaged = IterateAverage(
+        ...     optimizer=ServerSGD(learning_rate=1.0, momentum=0.0), decay=0.5
+        ... )
+        >>> zero = torch.zeros(1)
+        >>> state = ServerState(0, zero, averaged.init(zero), 1.0)
+        >>> for _ in range(2):
+        ...     state = averaged.step(state, torch.ones(1))
+        >>> state.backbone.item(), round(averaged.release(state).item(), 4)
+        (2.0, 1.6667)
+    """
+
+    optimizer: ServerOptimizer
+    decay: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise UserError(f"average_decay={self.decay} must be in [0, 1).")
+
+    def init(self, backbone: Tensor) -> tuple[Tensor, ...]:
+        """The average, and the optimizer's own moments."""
+        return (backbone.clone(), *self.optimizer.init(backbone))
+
+    def step(self, state: ServerState, update: Tensor) -> ServerState:
+        """A step of the optimizer, and the average moved towards its iterate."""
+        average, *own = state.moments
+        following = self.optimizer.step(replace(state, moments=tuple(own)), update)
+        share = (1 - self.decay) / (1 - self.decay**following.round_index)
+        average = torch.lerp(average, following.backbone, share)
+        return replace(following, moments=(average, *following.moments))
+
+    def release(self, state: ServerState) -> Tensor:
+        """The average of the iterates; before the first round the initial backbone."""
+        return state.moments[0]

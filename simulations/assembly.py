@@ -23,7 +23,7 @@ from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
-from fedemb.server import ServerAdam, ServerOptimizer, ServerSGD
+from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
 from fedemb.stages import Stage
 from model_zoo import registry
 from model_zoo.system import System, TaskOptions
@@ -88,15 +88,22 @@ class Assembly:
         return make_promise(self.configuration, self.dataset.num_users)
 
     def optimizer(self) -> ServerOptimizer:
-        """The server optimizer."""
+        """The server optimizer, with what it releases."""
         server = self.configuration.server
+        optimizer: ServerOptimizer
         if server.optimizer == "adam":
-            return ServerAdam(
+            optimizer = ServerAdam(
                 learning_rate=server.learning_rate,
                 beta1=server.momentum,
                 beta2=server.beta2,
             )
-        return ServerSGD(learning_rate=server.learning_rate, momentum=server.momentum)
+        else:
+            optimizer = ServerSGD(
+                learning_rate=server.learning_rate, momentum=server.momentum
+            )
+        if server.average_decay == 0:
+            return optimizer
+        return IterateAverage(optimizer=optimizer, decay=server.average_decay)
 
 
 def layered(

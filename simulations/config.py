@@ -129,14 +129,29 @@ class ServerConfig:
         learning_rate: server step size.
         momentum: of SGD, or Adam's beta1.
         beta2: of Adam.
+        average_decay: of the average of iterates that is released, in [0, 1); about
+            1 / (1 - decay) rounds count, and 0 releases the last iterate.
+
+    Raises:
+        UserError: for an unknown optimizer or a number out of range.
     """
 
     optimizer: str = "adam"
     learning_rate: float = 0.003
     momentum: float = 0.9
     beta2: float = 0.99
+    average_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < float("inf"):
+            raise UserError(
+                f"server.learning_rate={self.learning_rate} must be positive."
+            )
+        for name in ("momentum", "beta2", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"server.{name}={getattr(self, name)} must be in [0, 1)."
+                )
         if self.optimizer not in ("adam", "sgd"):
             raise UserError(f"server.optimizer={self.optimizer!r} must be adam or sgd.")
 
