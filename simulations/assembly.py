@@ -165,6 +165,9 @@ def assemble(configuration: Configuration) -> Assembly:
         label_space=model.label_space,
         embedding_dim=model.embedding_dim,
         trainable=model.trainable,
+        temperature=model.temperature,
+        views=model.views,
+        augment=model.augment,
     )
     stages = system.build(
         image_shape=tuple(int(n) for n in shape),

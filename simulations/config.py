@@ -65,6 +65,10 @@ class ModelConfig:
             system's.
         label_space: `client` or `global`; None is the system's.
         embedding_dim: D; None is the system's.
+        temperature: of the class-means head; None is the system's.
+        views: distorted copies of every image that train in its place; None is the
+            system's, mostly 1: the images as they are.
+        augment: how they are distorted: `affine` or `affine-colour`.
     """
 
     name: str = "small_cnn"
@@ -73,6 +77,9 @@ class ModelConfig:
     head: str | None = None
     label_space: str | None = None
     embedding_dim: int | None = None
+    temperature: float | None = None
+    views: int | None = None
+    augment: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,8 @@ class ImageStages:
             label_space=options.label_space or "client",
             always_normalize=options.always_normalize,
             temperature=options.temperature or 0.1,
+            views=options.views or 1,
+            augment=options.augment or "affine",
         )
         return (Stage("embedding", task, 1.0, options.trainable or self.trainable),)
 
