@@ -56,7 +56,7 @@ def views_of(
     copies = F.grid_sample(copies, grid, padding_mode="border", align_corners=False)
     if augment == "affine-colour":
         copies = _recoloured(copies, drawn[:, 6:])
-    return copies.unflatten(0, (n, views))
+    return torch.unflatten(copies, 0, (n, views))
 
 
 def _recoloured(images: Tensor, drawn: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ class ModelConfig:
         views: distorted copies of every image that train in its place; None is the
             system's, mostly 1: the images as they are.
         augment: how they are distorted: `affine` or `affine-colour`.
+        always_normalize: embeddings have unit length in training, too.
     """
 
     name: str = "small_cnn"
@@ -80,6 +81,7 @@ class ModelConfig:
     temperature: float | None = None
     views: int | None = None
     augment: str | None = None
+    always_normalize: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
