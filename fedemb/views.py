@@ -41,6 +41,8 @@ def views_of(
         augment: one of `AUGMENTS`.
     """
     n, channels, height, width = images.shape
+    if n == 0:
+        return images.new_zeros(0, views, channels, height, width)
     drawn = _uniforms(offsets, seeds, views, 6 + 2 * (channels + 1))
     turn, shear, zoom_x, zoom_y, shift_x, shift_y = drawn[:, :6].unbind(1)
     angle = _TURN * turn
