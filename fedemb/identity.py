@@ -47,6 +47,8 @@ class IdentityTask:
         temperature: of the class-means head.
         views: distorted copies of every image that train in its place; 1 trains on the
             images as they are. New in every round, the same in all steps of a round.
+        max_side: larger images are averaged down to this side, in pixels, before all
+            else; None keeps every size.
         augment: how views are distorted, one of `fedemb.views.AUGMENTS`.
 
     Raises:
@@ -63,6 +65,7 @@ class IdentityTask:
     temperature: float = 0.1
     views: int = 1
     augment: str = "affine"
+    max_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -106,7 +109,7 @@ class IdentityTask:
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
         """Pixels x / 128 - 1 in `[n, C, H, W]`, labels, and `[n, V, C, H, W]` views."""
         labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
-        image = pixels(examples.fields["image"])
+        image = reduced(pixels(examples.fields["image"]), self.max_side)
         batch = {"image": image, "label": labels}
         if self.views > 1:
             batch["views"] = views_of(
@@ -186,3 +189,28 @@ def pixels(images: NDArray[np.generic]) -> Tensor:
     if values.is_floating_point():
         values = values * 255.0
     return values.to(torch.float32).div_(128.0).sub_(1.0).contiguous()
+
+
+def reduced_shape(shape: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
+    """`(H, W, C)` with H and W of at most `max_side`, in proportion.
+
+    Example:
+        >>> reduced_shape((64, 128, 3), 32)
+        (16, 32, 3)
+    """
+    height, width, *rest = shape
+    longest = max(height, width)
+    if max_side is None or longest <= max_side:
+        return shape
+    scale = max_side / longest
+    return (max(1, round(height * scale)), max(1, round(width * scale)), *rest)
+
+
+def reduced(images: Tensor, max_side: int | None) -> Tensor:
+    """`[n, C, H, W]` averaged over areas to at most `max_side` pixels a side."""
+    height, width = reduced_shape(tuple(images.shape[2:]), max_side)
+    if (height, width) == tuple(images.shape[2:]):
+        return images
+    if len(images) == 0:
+        return images.new_zeros(0, images.shape[1], height, width)
+    return nn.functional.adaptive_avg_pool2d(images, (height, width))

@@ -46,9 +46,28 @@ class ServerOptimizer(Protocol):
         ...
 
 
+def falling(learning_rate: float, round_index: int, fall_over: int | None) -> float:
+    """The rate of a round: constant, or falling linearly to zero over `fall_over`.
+
+    A rate that ends near zero ends training near a mean of many noisy rounds.
+
+    Example:
+        >>> [falling(0.4, t, 4) for t in range(6)], falling(0.4, 3, None)
+        ([0.4, 0.30000000000000004, 0.2, 0.1, 0.0, 0.0], 0.4)
+    """
+    if fall_over is None:
+        return learning_rate
+    return learning_rate * max(0.0, 1 - round_index / fall_over)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerSGD:
     """Server SGD with heavy-ball momentum on the mean delta (Reddi et al. 2021).
+
+    Attributes:
+        learning_rate: of the first round.
+        momentum: of the mean deltas.
+        fall_over: rounds over which the learning rate falls linearly to zero.
 
     Example:
         >>> sgd = ServerSGD(learning_rate=0.5, momentum=0.9)
@@ -60,6 +79,7 @@ class ServerSGD:
 
     learning_rate: float = 1.0
     momentum: float = 0.9
+    fall_over: int | None = None
 
     def init(self, backbone: Tensor) -> tuple[Tensor, ...]:
         """One zero buffer."""
@@ -67,11 +87,12 @@ class ServerSGD:
 
     def step(self, state: ServerState, update: Tensor) -> ServerState:
         """M <- momentum m + update; theta <- theta + lr m."""
+        rate = falling(self.learning_rate, state.round_index, self.fall_over)
         velocity = self.momentum * state.moments[0] + update
         return replace(
             state,
             round_index=state.round_index + 1,
-            backbone=state.backbone + self.learning_rate * velocity,
+            backbone=state.backbone + rate * velocity,
             moments=(velocity,),
         )
 
@@ -86,12 +107,19 @@ class ServerAdam:
 
     Adam normalises every coordinate, so the scale of the clip norm drops out and one
     learning rate serves many models.
+
+    Attributes:
+        learning_rate: of the first round.
+        beta1, beta2: decay of the first and second moment.
+        epsilon: added to the root of the second moment.
+        fall_over: rounds over which the learning rate falls linearly to zero.
     """
 
     learning_rate: float = 0.003
     beta1: float = 0.9
     beta2: float = 0.99
     epsilon: float = 1e-8
+    fall_over: int | None = None
 
     def init(self, backbone: Tensor) -> tuple[Tensor, ...]:
         """Zero first and second moments."""
@@ -99,6 +127,7 @@ class ServerAdam:
 
     def step(self, state: ServerState, update: Tensor) -> ServerState:
         """One Adam step in the direction of the mean delta."""
+        rate = falling(self.learning_rate, state.round_index, self.fall_over)
         count = state.round_index + 1
         first = self.beta1 * state.moments[0] + (1 - self.beta1) * update
         second = self.beta2 * state.moments[1] + (1 - self.beta2) * update**2
@@ -107,7 +136,7 @@ class ServerAdam:
         return replace(
             state,
             round_index=count,
-            backbone=state.backbone + self.learning_rate * step,
+            backbone=state.backbone + rate * step,
             moments=(first, second),
         )
 

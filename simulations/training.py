@@ -93,7 +93,7 @@ class Trainer:
         self, stage: int, rounds: int, backbone: nn.Module, progress: Progress
     ) -> None:
         layout = self.assembly.layout(stage, backbone)
-        optimizer = self.assembly.optimizer()
+        optimizer = self.assembly.optimizer(rounds)
         theta = layout.flatten(dict(backbone.named_parameters()))
         state = ServerState(0, theta, optimizer.init(theta), self.plan.clip_norm)
         saved = self.folder.state(stage) if self.folder else None
@@ -246,7 +246,8 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
     backbone = make_backbone(assembly, 0)
     runner = inline_runner(assembly, 0, backbone, client_key(key, 0), EngineChoice())
     theta = runner.layout.flatten(dict(backbone.named_parameters()))
-    rows = TYPICAL_ROWS * assembly.configuration.privacy.users_per_virtual_client
+    users = assembly.configuration.privacy.users_per_virtual_client or 1
+    rows = TYPICAL_ROWS * users
     choice, measured = choose_engine(
         runner, theta, rows, assembly.configuration.run.engine
     )

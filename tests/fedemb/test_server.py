@@ -107,3 +107,16 @@ def test_before_the_first_round_the_average_is_the_initial_backbone():
 def test_a_decay_that_is_no_weight_is_refused(decay):
     with pytest.raises(UserError, match=r"average_decay=.* must be in \[0, 1\)"):
         IterateAverage(optimizer=ServerSGD(), decay=decay)
+
+
+@pytest.mark.parametrize("kind", [ServerSGD, ServerAdam])
+def test_a_falling_rate_ends_training_at_rest(kind):
+    steps = []
+    for fall_over in (None, 4):
+        optimizer = kind(fall_over=fall_over)
+        states = [run(optimizer, [[1.0] * 4] * n) for n in range(6)]
+        pairs = zip(states, states[1:], strict=False)
+        steps.append([float((b.backbone - a.backbone)[0]) for a, b in pairs])
+    constant, falls = steps
+    shares = [b / a for a, b in zip(constant, falls, strict=True)]
+    assert shares == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
