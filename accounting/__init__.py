@@ -24,6 +24,7 @@ from accounting.ledger_records import LedgerEntry, Receipt, SpentReport
 from accounting.mechanism import (
     Adjacency,
     DominatingPair,
+    Noise,
     PrivacyUnit,
     SampledGaussian,
     Sampler,
@@ -50,6 +51,7 @@ __all__ = [
     "EpsilonReport",
     "LedgerEntry",
     "LedgerError",
+    "Noise",
     "PlanRow",
     "PrivacyLedger",
     "PrivacyStatement",
