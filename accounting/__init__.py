@@ -28,6 +28,7 @@ from accounting.mechanism import (
     PrivacyUnit,
     SampledGaussian,
     Sampler,
+    rounds_per_epoch,
 )
 from accounting.planning import (
     PlanRow,
@@ -74,6 +75,7 @@ __all__ = [
     "epsilon_interval",
     "extrapolate",
     "gaussian_mu",
+    "rounds_per_epoch",
     "scale_for_epsilon",
     "selection_epsilon",
     "trade_off",

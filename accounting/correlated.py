@@ -107,8 +107,10 @@ def participation(mechanism: "SampledGaussian") -> Participation:
         >>> participation(tree).most, participation(tree).separation
         (7, 10)
     """
+    from accounting.mechanism import rounds_per_epoch
+
     rounds, sampler = mechanism.period, mechanism.sampler.value
-    epoch = int(mechanism.population // mechanism.users_per_round)
+    epoch = rounds_per_epoch(mechanism.population, mechanism.users_per_round)
     if sampler == "cyclic":
         most = -(-rounds // epoch)
         return Participation(rounds=rounds, most=most, separation=epoch)

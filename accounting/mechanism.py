@@ -131,6 +131,18 @@ ALLOCATED = (Sampler.RANDOM_ALLOCATION, Sampler.BALLS_IN_BINS)
 """Samplers that allot every user a fixed number of the rounds of a period."""
 
 
+def rounds_per_epoch(population: int, users_per_round: float) -> int:
+    """Rounds in which everybody takes part once, floor(N / m); at least 1.
+
+    A hair of rounding in m does not cost a round.
+
+    Example:
+        >>> rounds_per_epoch(1000, 300), rounds_per_epoch(1000, 100.00000001)
+        (3, 10)
+    """
+    return max(1, math.floor(population / users_per_round * (1 + 1e-9)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampledGaussian:
     """One round: a sampled sum of vectors of norm at most C, plus N(0, (zC)^2 I).
@@ -339,7 +351,7 @@ class SampledGaussian:
         if self.bands is not None:
             return len(self.bands)
         if self.sampler in (Sampler.SHUFFLED, Sampler.CYCLIC):
-            return max(1, math.floor(self.population / self.users_per_round))
+            return rounds_per_epoch(self.population, self.users_per_round)
         return 1
 
     def periods(self, rounds: int) -> int:
