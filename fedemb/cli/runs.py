@@ -74,8 +74,16 @@ def simulate(
     sampler: Annotated[
         Text,
         typer.Option(
-            help="poisson-virtual-clients, poisson-users, fixed-size or "
-            "full-participation."
+            help="poisson-virtual-clients, poisson-users, fixed-size, "
+            "full-participation, truncated-poisson, shuffled, cyclic, "
+            "random-allocation or balls-in-bins."
+        ),
+    ] = None,
+    mechanism: Annotated[
+        Text,
+        typer.Option(
+            help="Noise: gaussian (independent), tree (DP-FTRL) or banded (matrix "
+            "factorisation)."
         ),
     ] = None,
     accountant: Annotated[Text, typer.Option(help="pld or rdp.")] = None,
@@ -178,6 +186,7 @@ def simulate(
             "noise_multiplier": noise_multiplier,
             "population": population,
             "sampler": sampler,
+            "mechanism": mechanism,
             "users_per_round": users_per_round,
             "users_per_virtual_client": users_per_virtual_client,
             "clip_norm": clip_norm,
