@@ -140,6 +140,7 @@ def assemble(configuration: Configuration) -> Assembly:
         seed=data.seed,
         require_real=data.require_real,
         image_size=data.image_size,
+        frames=data.frames,
         skip_bad=data.skip_bad,
         user_column=data.user_column,
         label_column=data.label_column,

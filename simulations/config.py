@@ -32,6 +32,7 @@ class DataConfig:
         root: where prepared and official files lie.
         users: size of a synthetic population.
         image_size: side of the images in pixels; None is the data set's own.
+        frames: of each clip; None is the data set's own.
         seed: of generators, partitions and splits; public.
         require_real: refuse stand-ins.
         skip_bad: leave out unreadable rows and say how many.
@@ -43,6 +44,7 @@ class DataConfig:
     root: str = "data"
     users: int | None = None
     image_size: int | None = None
+    frames: int | None = None
     seed: int = 0
     require_real: bool = False
     skip_bad: bool = False
