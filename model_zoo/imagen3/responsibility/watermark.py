@@ -63,7 +63,9 @@ class Watermark:
         return marked.round().clip(0, 255).astype(np.uint8)
 
     def score(self, images: NDArray[np.generic]) -> NDArray[np.float64]:
-        """How surely the mark is there, `[n]`: standard normal where it is not.
+        """How surely the mark is there, `[n]`.
+
+        About standard normal over keys where it is not.
 
         Every frequency is divided by its size in the picture, so that what the picture
         itself shows weighs little.
