@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedemb.data import Examples
+from fedemb.engines.flat import flat_deltas
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas, single_backbone_step
 from fedemb.engines.vectorized import vectorized_deltas
@@ -33,7 +34,7 @@ def compute(engine, data, recipe, backbone="dense", head="linear", space="client
 
 def agree(data, recipe, **kinds):
     expected, work = compute(serial_deltas, data, recipe, **kinds)
-    engines = [vectorized_deltas]
+    engines = [vectorized_deltas, flat_deltas]
     if single_backbone_step(work, recipe):
         engines.append(shared_deltas)
     for engine in engines:
@@ -89,6 +90,8 @@ def test_the_shared_engine_refuses_several_backbone_steps():
 
 ENGINE_RECIPES = [
     ("serial", {"epochs": 2, "momentum": 0.5}),
+    ("flat", {"epochs": 2, "momentum": 0.5}),
+    ("flat", {"steps": 3, "head_steps": 1}),
     ("vectorized", {"epochs": 2, "momentum": 0.5}),
     ("vectorized", {"steps": 3, "head_steps": 1}),
     ("shared", {"steps": 1}),
@@ -153,7 +156,7 @@ class Linear21:
         return head(features, batch)
 
 
-@pytest.mark.parametrize("engine", [serial_deltas, vectorized_deltas])
+@pytest.mark.parametrize("engine", [serial_deltas, flat_deltas, vectorized_deltas])
 @pytest.mark.parametrize(
     ("head_steps", "norm"), [(10, 0.0), (0, 0.0), (1, 5.22e-3), (2, 1.18e-2)]
 )
@@ -181,7 +184,9 @@ def test_reconstruction_fixture(engine, head_steps, norm):
     assert found == pytest.approx(norm, rel=5e-3, abs=1e-12)
 
 
-@pytest.mark.parametrize("engine", [serial_deltas, vectorized_deltas, shared_deltas])
+@pytest.mark.parametrize(
+    "engine", [serial_deltas, flat_deltas, vectorized_deltas, shared_deltas]
+)
 @pytest.mark.parametrize("head", HEADS)
 def test_head_steps_of_all_steps_leave_the_backbone_exactly_where_it_is(engine, head):
     recipe = LocalTraining(steps=3, head_steps=3, batch_size=2)
@@ -218,7 +223,9 @@ def test_the_head_rate_scales_the_head_alone():
     assert not torch.equal(found[2, 0.5], found[2, 5.0])
 
 
-@pytest.mark.parametrize("engine", [serial_deltas, vectorized_deltas, shared_deltas])
+@pytest.mark.parametrize(
+    "engine", [serial_deltas, flat_deltas, vectorized_deltas, shared_deltas]
+)
 def test_permuting_the_class_ids_of_a_client_changes_nothing(engine):
     data, recipe = rows([6, 5], seed=3), LocalTraining(batch_size=6, steps=1)
     names = np.array([4, 2, 0, 5, 1, 3])
