@@ -128,8 +128,8 @@ def all_engines(workload: Workload, repeat: int) -> Iterator[Row]:
     for name, chunk in [
         ("serial", 1),
         ("flat", 1),
-        ("flat", 4),
-        ("flat", 16),
+        ("stacked", 4),
+        ("stacked", 16),
         ("vectorized", 16),
     ]:
         choice = EngineChoice(name=name, chunk=chunk, threads=cores)

@@ -144,7 +144,7 @@ def flower(repeat: int) -> Iterator[Row]:
         yield Row("Flower runner over inline", 0.15, None, "s", "Flower is missing")
         return
     workload = WORKLOADS["W2"]
-    engine = EngineChoice(name="flat", chunk=4, threads=2)
+    engine = EngineChoice(name="stacked", chunk=4, threads=2)
     inline = workload.runner(engine)
     theta, lattice = start(inline)
     specification = WorkerSpecification(

@@ -6,7 +6,7 @@ it comes from one seed per virtual client, so a client's work does not depend on
 trained beside it, on which worker, or by which engine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -132,9 +132,16 @@ class Work:
         """The local steps, in order."""
         return iter(range(self.rows.shape[1]))
 
-    def at(self, step: int) -> Batch:
-        """The batch of a step, `[V, B, ...]`, with `weight` and `classes`."""
-        taken = {name: self.gather(v, step) for name, v in self.batch.items()}
+    def at(self, step: int, fields: Collection[str] | None = None) -> Batch:
+        """The batch of a step, `[V, B, ...]`, with `weight` and `classes`.
+
+        With `fields`, only those of them that the batch has.
+        """
+        taken = {
+            name: self.gather(values, step)
+            for name, values in self.batch.items()
+            if fields is None or name in fields or name == "weight"
+        }
         weight = (self.rows[:, step] >= 0).to(_float_type(self.batch))
         taken["weight"] = taken.get("weight", 1) * weight
         taken["classes"] = self.classes

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fedemb.clipping import ClippedSum, Lattice, LatticeSum
 from fedemb.cohort import Cohort
 from fedemb.data import UserDataset
-from fedemb.engines.flat import flat_deltas
+from fedemb.engines.flat import flat_deltas, stacked_deltas
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
@@ -38,6 +38,7 @@ Deltas: TypeAlias = Callable[
 ENGINES: dict[str, Deltas] = {
     "serial": serial_deltas,
     "flat": flat_deltas,
+    "stacked": stacked_deltas,
     "vectorized": vectorized_deltas,
     "shared": shared_deltas,
 }
@@ -48,7 +49,7 @@ class EngineChoice:
     """How the virtual clients of a round are computed; never what is computed.
 
     Attributes:
-        name: `serial`, `flat`, `vectorized` or `shared`.
+        name: `serial`, `flat`, `stacked`, `vectorized` or `shared`.
         chunk: virtual clients trained together; the serial engine always takes one.
         threads: chunks trained at the same time, one core each.
     """

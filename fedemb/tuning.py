@@ -11,7 +11,6 @@ change what another contributes, which no clipping bounds.
 import copy
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,12 +56,15 @@ def choose_engine(
     Raises:
         UserError: if no engine of that name computes what the serial one does.
     """
-    threads = os.cpu_count() or 1
     public = runner.dataset.held_out()
     single = _takes_one_step(runner, rows_per_client)
-    stacked = stackable(runner.backbone, runner.layout)
+    if name == "stacked" and not stackable(runner.backbone, runner.layout):
+        raise UserError(
+            "engine='stacked' needs trained layers that have a stacked form, which "
+            "this model has not; use --engine flat or auto."
+        )
     measured = []
-    for candidate in _candidates(name, single, stacked, threads):
+    for candidate in _candidates(runner, name, single):
         examples = _made_up_clients(public, candidate.chunk, rows_per_client)
         measured.append(_measure(runner.with_engine(candidate), theta, examples))
     for best in sorted(measured, key=lambda m: -m.clients_per_second):
@@ -101,21 +103,23 @@ def agrees_with_serial(runner: InlineRunner, name: str, theta: Tensor) -> bool:
     return bool((found - expected).norm() <= _TOLERANCE * expected.norm())
 
 
-def _candidates(
-    name: str, single: bool, stacked: bool, threads: int
-) -> Iterable[EngineChoice]:
-    def choices(engine: str, *chunks: int) -> Iterable[EngineChoice]:
-        for chunk in chunks:
-            yield EngineChoice(name=engine, chunk=chunk, threads=threads)
-
-    if name == "serial":
-        yield from choices("serial", 1)
-    if name in ("auto", "flat"):
-        yield from choices("flat", *((1, 4, 16) if stacked else (1,)))
-    if name == "vectorized" or (name == "auto" and not stacked):
-        yield from choices("vectorized", 4, 16)
-    if name == "shared" or (name == "auto" and single):
-        yield from choices("shared", 16, 64)
+def _candidates(runner: InlineRunner, name: str, single: bool) -> list[EngineChoice]:
+    """What to measure; the chunk of the flat engine matters to heads alone."""
+    stacked = stackable(runner.backbone, runner.layout)
+    chunks = {
+        "serial": (1,) if name == "serial" else (),
+        "flat": (1, 16) if runner.recipe.head_steps else (1,),
+        "stacked": (4, 16) if stacked or name == "stacked" else (),
+        "vectorized": (4, 16) if name == "vectorized" or not stacked else (),
+        "shared": (16, 64) if name == "shared" or single else (),
+    }
+    threads = os.cpu_count() or 1
+    return [
+        EngineChoice(name=engine, chunk=chunk, threads=threads)
+        for engine, sizes in chunks.items()
+        for chunk in sizes
+        if name in ("auto", engine)
+    ]
 
 
 def _takes_one_step(runner: InlineRunner, rows: int) -> bool:

@@ -153,7 +153,7 @@ class RunConfig:
         rounds: T.
         runner: `inline`, `processes` or `flower`.
         workers: processes or Flower nodes; None is one per core.
-        engine: `auto`, `serial`, `flat`, `vectorized` or `shared`.
+        engine: `auto`, `serial`, `flat`, `stacked`, `vectorized` or `shared`.
         seed: None draws all secrets from the operating system.
         ledger: the population's ledger; None is the run folder's own.
         budget: epsilon that a shared ledger must never exceed; None is the run's
@@ -182,7 +182,7 @@ class RunConfig:
             (
                 "engine",
                 self.engine,
-                ("auto", "serial", "flat", "vectorized", "shared"),
+                ("auto", "serial", "flat", "stacked", "vectorized", "shared"),
             ),
             ("baseline", self.baseline, ("none", "dp-fedavg", "dp-sgd")),
         ):

@@ -5,9 +5,10 @@ velocities of another. Autograd adds gradients into the velocities as it finds t
 a step of SGD with momentum is two passes over memory, whatever the number of layers,
 and neither optimizer objects nor functional calls cost anything.
 
-Clients are trained one at a time, with the backbone's own layers; or, where every
-trained layer has a stacked form (`fedemb.engines.stacked`), a few at a time, which is
-faster for small backbones, whose layers are too cheap to call once per client.
+The flat engine trains clients one at a time, with the backbone's own layers. Where
+every trained layer has a stacked form (`fedemb.engines.stacked`), the stacked engine
+trains a few at a time, which is faster for small backbones, whose layers are too cheap
+to call once per client.
 """
 
 import copy
@@ -34,12 +35,40 @@ def flat_deltas(
 ) -> Tensor:
     """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`.
 
-    All clients of `work` are trained together if the backbone can be stacked, otherwise
-    one after another.
+    Heads are fitted together, backbones are trained one after another.
     """
+    return _deltas(model, layout, theta, work, recipe, together=1)
+
+
+def stacked_deltas(
+    model: LocalModel,
+    layout: FlatLayout,
+    theta: Tensor,
+    work: Work,
+    recipe: LocalTraining,
+) -> Tensor:
+    """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`.
+
+    Raises:
+        ValueError: if the backbone has trained layers without a stacked form.
+    """
+    if not stackable(model.backbone, layout):
+        raise ValueError(
+            "a trained layer of this backbone has no stacked form; use --engine flat."
+        )
+    return _deltas(model, layout, theta, work, recipe, together=len(work.rows))
+
+
+def _deltas(
+    model: LocalModel,
+    layout: FlatLayout,
+    theta: Tensor,
+    work: Work,
+    recipe: LocalTraining,
+    together: int,
+) -> Tensor:
     clients = len(work.rows)
     heads = fit_heads(model, layout, theta, work, recipe)
-    together = clients if stackable(model.backbone, layout) else 1
     stack = _stack(model, layout, theta, together)
     deltas = theta.new_empty(clients, layout.size)
     for start in range(0, clients, together):
