@@ -26,13 +26,17 @@ def fit_heads(
     theta: Tensor,
     work: Work,
     recipe: LocalTraining,
+    known: Features | None = None,
 ) -> dict[str, Tensor]:
-    """Head parameters `[V, ...]` after the head-only steps of `recipe`."""
+    """Head parameters `[V, ...]` after the head-only steps of `recipe`.
+
+    `known` are features of all rows at the shared weights, if they are there already.
+    """
     heads = {name: value.clone() for name, value in work.heads.items()}
     steps = [s for s in work.steps() if not recipe.trains_backbone(s)]
     if not heads or not steps:
         return heads
-    features = embed_rows(model, layout, theta, work.batch)
+    features = embed_rows(model, layout, theta, work.batch) if known is None else known
     needed = _fields_of_the_loss(model, work, features)
     velocity = {name: torch.zeros_like(value) for name, value in heads.items()}
     rate = recipe.learning_rate * recipe.head_lr_scale
@@ -52,6 +56,33 @@ def fit_heads(
 def moving(change: Tensor, active: Tensor) -> Tensor:
     """`change` `[V, ...]` of the active clients; zero for the others, were it NaN."""
     return torch.where(active.view(-1, *[1] * (change.dim() - 1)), change, 0.0)
+
+
+def features_by_row(
+    work: Work, features: Features, step: int, recipe: LocalTraining
+) -> Features | None:
+    """Features of a step `[V * B, ...]` as features of all rows `[n, ...]`.
+
+    None if the head-only steps read rows that this step does not read.
+    """
+    steps = [s for s in work.steps() if not recipe.trains_backbone(s)]
+    rows = work.rows[:, step].flatten()
+    read = rows >= 0
+    count = len(next(iter(work.batch.values())))
+    here = torch.zeros(count, dtype=torch.bool, device=rows.device)
+    here[rows[read]] = True
+    wanted = work.rows[:, steps].flatten()
+    if not bool(here[wanted[wanted >= 0]].all()):
+        return None
+
+    def placed(values: Tensor) -> Tensor:
+        out = values.new_zeros(count, *values.shape[1:])
+        out[rows[read]] = values.detach()[read]
+        return out
+
+    if isinstance(features, Tensor):
+        return placed(features)
+    return {name: placed(values) for name, values in features.items()}
 
 
 def embed_rows(

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from fedemb.engines.heads import fit_heads, head_loss
+from fedemb.engines.heads import features_by_row, fit_heads, head_loss
 from fedemb.engines.rows import as_one_batch, by_client, patches
 from fedemb.engines.serial import local_parameters
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
-from fedemb.protocols import Batch, Parameters
+from fedemb.protocols import Batch, Features, Parameters
 
 Rule: TypeAlias = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Tensor]]
 """(layer, input `[V * B, ...]`, gradient of its output, V) -> gradients `[V, ...]`."""
@@ -63,13 +63,24 @@ def shared_deltas(
     steps = [step for step in work.steps() if recipe.trains_backbone(step)]
     if not steps:
         return theta.new_zeros(len(work.rows), len(theta))
-    heads = fit_heads(model, layout, theta, work, recipe)
     batch = work.at(steps[0])
     layout.load(model.backbone, theta)
     rules = _rules(model.backbone, layout)
-    gradients = None if rules is None else _hooked(model, layout, rules, heads, batch)
+
+    def heads_on(features: Features | None) -> Parameters:
+        """Heads fitted to the features of the backbone step, if they cover theirs."""
+        known = (
+            None
+            if features is None
+            else features_by_row(work, features, steps[0], recipe)
+        )
+        return fit_heads(model, layout, theta, work, recipe, known)
+
+    gradients = (
+        None if rules is None else _hooked(model, layout, rules, heads_on, batch)
+    )
     if gradients is None:
-        gradients = _functional(model, layout, theta, heads, batch)
+        gradients = _functional(model, layout, theta, heads_on(None), batch)
     gradients.mul_(-recipe.learning_rate)
     idle = ~work.active(steps[0])
     if bool(idle.any()):
@@ -100,7 +111,7 @@ def _hooked(
     model: LocalModel,
     layout: FlatLayout,
     rules: dict[str, Rule],
-    heads: Parameters,
+    heads_on: Callable[[Features], Parameters],
     batch: Batch,
 ) -> Tensor | None:
     """Gradients `[V, P]` from the inputs and output gradients of the trained layers."""
@@ -115,15 +126,16 @@ def _hooked(
     try:
         with torch.enable_grad():
             features = model.task.features(model.backbone, flat)
-            stacked = by_client(features, clients)
-            losses = vmap(lambda h, f, b: head_loss(model, h, f, b))(
-                heads, stacked, batch
-            )
     finally:
         for hook in hooks:
             hook.remove()
     if {call.name for call in seen} != set(rules):
         return None  # some layer's weights are used without calling the layer
+    heads = heads_on(features)
+    with torch.enable_grad():
+        losses = vmap(lambda h, f, b: head_loss(model, h, f, b))(
+            heads, by_client(features, clients), batch
+        )
     outputs = [call.output for call in seen]
     _refuse_overwritten(seen)
     upstream = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
