@@ -18,12 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from fedemb.engines.heads import fit_heads, head_loss, moving
+from fedemb.engines.heads import (
+    concatenated,
+    features_by_row,
+    fit_heads,
+    head_loss,
+    moving,
+)
 from fedemb.engines.rows import as_one_batch, by_client, channels_last
 from fedemb.engines.stacked import STACKED, can_stack, stored_order
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
-from fedemb.protocols import Parameters
+from fedemb.protocols import Batch, Parameters
 
 
 def flat_deltas(
@@ -35,8 +41,12 @@ def flat_deltas(
 ) -> Tensor:
     """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`.
 
-    Heads are fitted together, backbones are trained one after another.
+    Heads are fitted together, backbones are trained one after another. A single
+    backbone step uses the very features that its heads were fitted to.
     """
+    moves = [step for step in work.steps() if recipe.trains_backbone(step)]
+    if recipe.head_steps and len(moves) == 1:
+        return _after_heads(model, layout, theta, work, recipe, moves[0])
     return _deltas(model, layout, theta, work, recipe, together=1)
 
 
@@ -78,6 +88,45 @@ def _deltas(
         _train(stack, model, part, {k: v[own] for k, v in heads.items()}, recipe)
         stack.deltas(theta, out=deltas[own])
     return deltas
+
+
+def _after_heads(
+    model: LocalModel,
+    layout: FlatLayout,
+    theta: Tensor,
+    work: Work,
+    recipe: LocalTraining,
+    step: int,
+) -> Tensor:
+    """Forward passes of all clients, their heads, then their backward passes."""
+    stack = _stack(model, layout, theta, 1)
+    stack.reset(theta)
+    deltas = theta.new_zeros(len(work.rows), layout.size)
+    clients = torch.nonzero(work.active(step)).flatten().tolist()
+    batches = [_alone(work, client, step) for client in clients]
+    features = [model.task.features(stack.module, batch) for batch in batches]
+    read = [work.rows[client, step] for client in clients]
+    rows = torch.cat([own[own >= 0] for own in read]) if read else None
+    known = (
+        None
+        if rows is None
+        else features_by_row(work, concatenated(features), rows, recipe)
+    )
+    heads = fit_heads(model, layout, theta, work, recipe, known)
+    for client, batch, own in zip(clients, batches, features, strict=True):
+        head = {name: values[client] for name, values in heads.items()}
+        stack.velocity.zero_()
+        loss = head_loss(model, head, own, batch)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        # The weights stay: graphs of the clients to come were built with them.
+        torch.mul(stack.velocity, -recipe.learning_rate, out=deltas[client])
+    return deltas
+
+
+def _alone(work: Work, client: int, step: int) -> Batch:
+    batch = work.one(client, step)
+    return {name: channels_last(values) for name, values in batch.items()}
 
 
 def stackable(backbone: nn.Module, layout: FlatLayout) -> bool:
@@ -268,8 +317,7 @@ def _loss(
 ) -> Tensor:
     """The sum of the clients' losses at a step."""
     if stack.clients == 1:
-        batch = work.one(0, step)
-        batch = {name: channels_last(values) for name, values in batch.items()}
+        batch = _alone(work, 0, step)
         features = model.task.features(stack.module, batch)
         return head_loss(model, {k: v[0] for k, v in heads.items()}, features, batch)
     batch = work.at(step)

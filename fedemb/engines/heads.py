@@ -59,14 +59,13 @@ def moving(change: Tensor, active: Tensor) -> Tensor:
 
 
 def features_by_row(
-    work: Work, features: Features, step: int, recipe: LocalTraining
+    work: Work, features: Features, rows: Tensor, recipe: LocalTraining
 ) -> Features | None:
-    """Features of a step `[V * B, ...]` as features of all rows `[n, ...]`.
+    """Features `[m, ...]` of some `rows` `[m]` (-1 is padding) as those of all rows.
 
-    None if the head-only steps read rows that this step does not read.
+    None if the head-only steps read other rows than these.
     """
     steps = [s for s in work.steps() if not recipe.trains_backbone(s)]
-    rows = work.rows[:, step].flatten()
     read = rows >= 0
     count = len(next(iter(work.batch.values())))
     here = torch.zeros(count, dtype=torch.bool, device=rows.device)
@@ -100,10 +99,11 @@ def embed_rows(
                 for name, values in batch.items()
             }
             parts.append(functional_call(backbone, named, (block,)))
-    return _concatenated(parts)
+    return concatenated(parts)
 
 
-def _concatenated(parts: list[Features]) -> Features:
+def concatenated(parts: list[Features]) -> Features:
+    """Features of several batches as those of one."""
     tensors = [part for part in parts if isinstance(part, Tensor)]
     if tensors:
         return torch.cat(tensors)

@@ -63,16 +63,14 @@ def shared_deltas(
     steps = [step for step in work.steps() if recipe.trains_backbone(step)]
     if not steps:
         return theta.new_zeros(len(work.rows), len(theta))
-    batch = work.at(steps[0])
+    batch, rows = work.at(steps[0]), work.rows[:, steps[0]].flatten()
     layout.load(model.backbone, theta)
     rules = _rules(model.backbone, layout)
 
     def heads_on(features: Features | None) -> Parameters:
         """Heads fitted to the features of the backbone step, if they cover theirs."""
         known = (
-            None
-            if features is None
-            else features_by_row(work, features, steps[0], recipe)
+            None if features is None else features_by_row(work, features, rows, recipe)
         )
         return fit_heads(model, layout, theta, work, recipe, known)
 
