@@ -1,0 +1,200 @@
+"""Pairs for training: one pose, seen by two cameras.
+
+A row of the data is a motion (or a single pose) of one person: `pose3d` `[T, 13, 3]`,
+`keypoints` `[V, T, 13, 2]` from V cameras, or both. In training a pose of the motion is
+either taken as two of the cameras saw it or projected to two random cameras, about half
+and half, as CV-MIM mixes detections with projections.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedemb.data import Examples
+from fedemb.errors import UserError
+from model_zoo.cv_mim.geometry import FAR, KEYPOINTS, look, normalize_3d
+
+Number = TypeVar("Number", bound=np.generic)
+
+_CHANCES = 4 + 6 + 2 * KEYPOINTS * 2  # frame, source, views; cameras; noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """How training pairs are made.
+
+    Attributes:
+        frames: poses taken of every motion, each at a random time.
+        projected: share of pairs that are projections of the 3D pose; 0 uses the
+            cameras of the data alone.
+        azimuth: of random cameras, up to this to either side, in radians.
+        elevation: likewise.
+        roll: likewise.
+        camera_distance: of random cameras, in lengths of the spine.
+        noise: standard deviation of joint positions in projections, in lengths of the
+            spine as the camera shows them.
+
+    Raises:
+        UserError: if a number is out of range.
+    """
+
+    frames: int = 1
+    projected: float = 0.5
+    azimuth: float = np.pi
+    elevation: float = np.pi / 6
+    roll: float = np.pi / 6
+    camera_distance: float = 2.0  # 1 / the unit of normalised 2D poses
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise UserError(f"frames={self.frames} must be at least 1.")
+        if not 0 <= self.projected <= 1:
+            raise UserError(f"projected={self.projected} must be in [0, 1].")
+        if not self.camera_distance > 0 or self.noise < 0:
+            raise UserError(
+                f"camera_distance={self.camera_distance} must be positive and "
+                f"noise={self.noise} at least 0."
+            )
+
+    def draw(
+        self, examples: Examples, seeds: NDArray[np.uint64]
+    ) -> dict[str, NDArray[np.generic]]:
+        """Pairs of all rows; every group draws from its own seed.
+
+        Returns:
+            `poses` float32 `[n, K, 2, 13, 2]`, not normalised; `words` int64
+            `[n, K, 2]`, random; `joints` float32 `[n, K, 13, 3]`, spines of length 1, if
+            there are 3D poses.
+
+        Raises:
+            UserError: if the rows hold no poses to make pairs of.
+        """
+        pose3d, keypoints = motions(examples.fields)
+        share = self.projected if keypoints is not None else 1.0
+        if pose3d is None or self.projected == 0:
+            share = 0.0
+            if keypoints is None or keypoints.shape[1] < 2:
+                raise UserError(
+                    "pairs need two cameras in the field keypoints [n, V, T, 13, 2], "
+                    "or 3D poses in the field pose3d [n, T, 13, 3] to project."
+                )
+        elif keypoints is not None and keypoints.shape[1] < 2:
+            share = 1.0
+        frames, sizes = self.frames, examples.sizes
+        chance = by_group(
+            sizes,
+            seeds,
+            1,
+            lambda rng, n: rng.random((n, frames, _CHANCES), dtype=np.float32),
+        )
+        words = by_group(
+            sizes,
+            seeds,
+            2,
+            lambda rng, n: rng.integers(-(2**63), 2**63 - 1, (n, frames, 2)),
+        )
+        rows = np.arange(len(examples))[:, None]
+        known = keypoints if keypoints is not None else pose3d
+        if known is None:
+            raise UserError("rows have neither the field keypoints nor pose3d.")
+        time = (chance[..., 0] * known.shape[-3]).astype(np.int64)
+        found: dict[str, NDArray[np.generic]] = {"words": words}
+        seen = projected = None
+        if share < 1 and keypoints is not None:
+            views = keypoints.shape[1]
+            first = (chance[..., 2] * views).astype(np.int64)
+            step = 1 + (chance[..., 3] * (views - 1)).astype(np.int64)
+            pair = np.stack([first, (first + step) % views], axis=-1)
+            seen = keypoints[rows[..., None], pair, time[..., None]]
+        if pose3d is not None:
+            found["joints"] = normalize_3d(pose3d[rows, time]).astype(np.float32)
+        if share > 0 and pose3d is not None:
+            projected = self._project(pose3d[rows, time], chance[..., 4:])
+        if seen is None or projected is None:
+            poses = projected if seen is None else seen
+        else:
+            use = (chance[..., 1] < share)[..., None, None, None]
+            poses = np.where(use, projected, seen)
+        found["poses"] = np.asarray(poses, dtype=np.float32)
+        return found
+
+    def _project(
+        self, poses: NDArray[np.generic], chance: NDArray[np.float32]
+    ) -> NDArray[np.floating]:
+        reach = np.array([self.azimuth, self.elevation, self.roll], np.float32)
+        camera = (2 * chance[..., :6] - 1).reshape(*chance.shape[:-1], 2, 3) * reach
+        spine = normalize_3d(np.asarray(poses, dtype=np.float32))[..., None, :, :]
+        picture = look(spine, camera, self.camera_distance).astype(np.float32)
+        if self.noise:
+            drawn = chance[..., 6:].reshape(picture.shape)
+            # uniform noise of the same standard deviation
+            reach_2d = self.noise * 12**0.5 / self.camera_distance
+            picture = picture + (drawn - 0.5) * np.float32(reach_2d)
+        return picture
+
+
+def motions(
+    fields: Mapping[str, NDArray[np.generic]],
+) -> tuple[NDArray[np.floating] | None, NDArray[np.floating] | None]:
+    """`pose3d` `[n, T, 13, 3]` and `keypoints` `[n, V, T, 13, 2]`, where there are any.
+
+    A single pose per row is a motion of one frame.
+
+    Raises:
+        UserError: if a field has another shape, or both are missing.
+    """
+    found: list[NDArray[np.floating] | None] = []
+    for name, dims, width in (("pose3d", 4, 3), ("keypoints", 5, 2)):
+        values = fields.get(name)
+        if values is None:
+            found.append(None)
+            continue
+        if values.ndim == dims - 1:
+            values = np.expand_dims(values, dims - 3)
+        if values.ndim != dims or values.shape[-2:] != (KEYPOINTS, width):
+            raise UserError(
+                f"the field {name} has rows of shape {values.shape[1:]}; they must end "
+                f"in ({KEYPOINTS}, {width}). For other skeletons see select_keypoints."
+            )
+        found.append(values)
+    pose3d, keypoints = found
+    if pose3d is None and keypoints is None:
+        raise UserError("rows have neither the field keypoints nor pose3d.")
+    return pose3d, keypoints
+
+
+def first_view(fields: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+    """Motions as the first camera saw them, `[n, T, 13, 2]`, y downwards.
+
+    Where there are only 3D poses, as a camera in front of the person sees them.
+    """
+    pose3d, keypoints = motions(fields)
+    if keypoints is not None:
+        return np.asarray(keypoints[:, 0], dtype=np.float32)
+    frontal = normalize_3d(np.asarray(pose3d))
+    return look(frontal, np.zeros(3), FAR).astype(np.float32)
+
+
+def by_group(
+    sizes: NDArray[np.int64],
+    seeds: NDArray[np.uint64],
+    purpose: int,
+    draw: Callable[[np.random.Generator, int], NDArray[Number]],
+) -> NDArray[Number]:
+    """Random rows of all groups, `[n, ...]`; each group's from its own seed alone.
+
+    Args:
+        sizes: rows of each group.
+        seeds: one word per group.
+        purpose: draws of different purposes are independent.
+        draw: makes the rows of one group from a generator and their number.
+    """
+    parts = [
+        draw(np.random.Generator(np.random.Philox(key=[int(seed), purpose])), int(size))
+        for size, seed in zip(sizes, seeds, strict=True)
+    ]
+    return np.concatenate(parts)
