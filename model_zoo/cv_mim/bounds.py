@@ -6,8 +6,8 @@ count too) and negative otherwise; it counts with `weight[i] * weight[j]`, so pa
 rows change nothing. Every row is of one virtual client: negatives are its own.
 
 Nowozin et al. (2016), f-GAN, arXiv:1606.00709; Hjelm et al. (2019), Deep InfoMax,
-arXiv:1808.06670; van den Oord et al. (2018), CPC, arXiv:1807.03748; Cheng et al. (2020),
-CLUB, arXiv:2006.12013; Mescheder et al. (2018), arXiv:1801.04406.
+arXiv:1808.06670; van den Oord et al. (2018), CPC, arXiv:1807.03748; Cheng et al.
+(2020), CLUB, arXiv:2006.12013; Mescheder et al. (2018), arXiv:1801.04406.
 """
 
 import math
@@ -71,7 +71,7 @@ def fenchel_dual_loss(
     Example:
         >>> parts = torch.tensor([[[1., 1], [0, 1]], [[1, 0], [1, 1]]])
         >>> fenchel_dual_loss(parts, parts, "w1").item()
-        -0.125
+        -0.25
     """
     if first.dim() == 2:
         scores = first @ second.T
@@ -108,7 +108,7 @@ def info_nce_loss(
 
 
 def log_likelihood(mean: Tensor, logvar: Tensor, values: Tensor) -> Tensor:
-    """Gaussian log-likelihood of `values`, averaged over dimensions, `[..., d]` -> `[...]`.
+    """Gaussian log-likelihood, averaged over dimensions, `[..., d]` -> `[...]`.
 
     The constant log(2 pi) / 2 is left out.
     """
@@ -141,7 +141,11 @@ def club(
         >>> club(-y, torch.zeros_like(y), y).item()  # clipped: information is never < 0
         0.0
     """
-    likely = log_likelihood(mean[:, None], logvar[:, None], values[None])
+    # log_likelihood of every pair, multiplied out so that no [n, n, d] is formed
+    precision = torch.exp(-logvar)
+    constant = (mean * mean * precision + logvar).sum(-1, keepdim=True)
+    cross = precision @ (values * values).T - 2 * (mean * precision) @ values.T
+    likely = -(constant + cross) / (2 * values.shape[-1])
     positive, negative = _pairs(len(values), positive, weight, likely)
     bound = weighted_mean(likely, positive) - weighted_mean(likely, negative)
     return bound.clamp(min=0.0)

@@ -33,7 +33,7 @@ def he_normal_(module: nn.Module, generator: torch.Generator | None = None) -> N
 
 
 def kept_units(words: Tensor, layer: int, units: int, rate: float) -> Tensor:
-    """Which units dropout keeps: a hash of (row's word, layer, unit), bool `[..., units]`.
+    """Which units dropout keeps: a hash of word, layer and unit, bool `[..., units]`.
 
     A mask that is a function of one word per row needs no random state inside the
     model, so every engine drops the same units.
@@ -102,6 +102,16 @@ class Dense(nn.Module):
         return x * kept / (1 - self.dropout)
 
 
+class DenseLayers(nn.ModuleList):
+    """Layers in a row, each with its own dropout."""
+
+    def forward(self, x: Tensor, words: Tensor | None) -> Tensor:
+        """`[..., hidden]` -> `[..., hidden]`."""
+        for layer in self:
+            x = layer(x, words)
+        return x
+
+
 class Trunk(nn.Module):
     """Residual blocks and an embedder: all that follows the first layer.
 
@@ -130,7 +140,7 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.ModuleList(
+            DenseLayers(
                 Dense(hidden, hidden, first + b * layers + k, dropout, norm)
                 for k in range(layers)
             )
@@ -147,10 +157,7 @@ class Trunk(nn.Module):
     def inner(self, hidden: Tensor, words: Tensor | None) -> Tensor:
         """`[..., hidden]` -> what the embedder reads, `[..., hidden]`."""
         for block in self.blocks:
-            x = hidden
-            for layer in block:  # type: ignore[union-attr]
-                x = layer(x, words)
-            hidden = hidden + x
+            hidden = hidden + block(hidden, words)
         return hidden
 
 

@@ -33,7 +33,7 @@ class LikelihoodEstimator(nn.Module):
         self.logvar = _two_layers(inputs, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., inputs]` -> mean and log-variance, one after the other, `[..., 2 d]`."""
+        """`[..., inputs]` -> mean, then log-variance, in one `[..., 2 d]`."""
         return torch.cat([self.mean(x), torch.tanh(self.logvar(x))], dim=-1)
 
 
@@ -72,7 +72,9 @@ class Discriminator(nn.Module):
         last = cast(nn.Linear, self.layers[-1])
         scores = last(x)[..., 0]
         slopes = last.weight[0].expand(*scores.shape, -1)
-        for layer, gate in zip(reversed(self.layers[:-1]), reversed(gates), strict=True):
+        for layer, gate in zip(
+            reversed(self.layers[:-1]), reversed(gates), strict=True
+        ):
             slopes = (slopes * gate) @ cast(nn.Linear, layer).weight
         return scores, slopes
 

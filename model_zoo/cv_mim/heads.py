@@ -92,7 +92,7 @@ class MutualInformationHead(nn.Module):
         return torch.stack(list(self.terms(views).values())).sum()
 
     def terms(self, views: Views) -> dict[str, Tensor]:
-        """The weighted terms by name; `estimators`, `discriminator` train those alone."""
+        """The weighted terms by name."""
         summary = self.subencoder(views.hidden, views.words)
         found = {"representation": self._representation(views, summary)}
         if self.sizes.algorithm == "infomax":

@@ -67,8 +67,8 @@ class Pairs:
 
         Returns:
             `poses` float32 `[n, K, 2, 13, 2]`, not normalised; `words` int64
-            `[n, K, 2]`, random; `joints` float32 `[n, K, 13, 3]`, spines of length 1, if
-            there are 3D poses.
+            `[n, K, 2]`, random; if there are 3D poses `joints` float32
+            `[n, K, 13, 3]`, with spines of length 1.
 
         Raises:
             UserError: if the rows hold no poses to make pairs of.
@@ -160,7 +160,7 @@ def motions(
                 f"the field {name} has rows of shape {values.shape[1:]}; they must end "
                 f"in ({KEYPOINTS}, {width}). For other skeletons see select_keypoints."
             )
-        found.append(values)
+        found.append(np.asarray(values, dtype=np.float32))
     pose3d, keypoints = found
     if pose3d is None and keypoints is None:
         raise UserError("rows have neither the field keypoints nor pose3d.")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class SameConv1d(nn.Conv1d):
@@ -128,7 +129,7 @@ class ResNet1d(nn.Module):
 
 
 class ResTcn(nn.Module):
-    """A residual temporal convolutional network: Kim and Reiter (2017), arXiv:1704.04516.
+    """Residual temporal convolutions: Kim and Reiter (2017), arXiv:1704.04516.
 
     Nine pre-activated residual layers of kernel 8; `penalty` is the L1 term of its
     convolutions.
@@ -155,7 +156,9 @@ class ResTcn(nn.Module):
             )
             same = channels == filters
             self.shortcut.append(
-                nn.Identity() if same else SameConv1d(channels, filters, 1, stride=stride)
+                nn.Identity()
+                if same
+                else SameConv1d(channels, filters, 1, stride=stride)
             )
             channels = filters
         self.norm = nn.BatchNorm1d(channels)
@@ -293,18 +296,15 @@ class Recognition:
             kind = ConvNet if self.classifier == "convnet" else ResNet1d
             model = kind(inputs, classes, self.filters)
         optimizer = torch.optim.Adam(model.parameters(), self.learning_rate)
-        averaged = torch.optim.swa_utils.AveragedModel(
-            model,
-            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(self.average),
-            use_buffers=True,
-        )
+        average = get_ema_multi_avg_fn(self.average)  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
         for _ in range(self.steps):
             rows = torch.randint(len(clips), (min(self.batch_size, len(clips)),))
             loss = F.cross_entropy(model(clips[rows]), target[rows])
             if isinstance(model, ResTcn):
                 loss = loss + model.penalty()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             averaged.update_parameters(model)
         return averaged.eval()

@@ -56,7 +56,9 @@ class Sizes:
                 f"algorithm={self.algorithm!r} must be one of {', '.join(ALGORITHMS)}."
             )
         if self.fusion not in FUSIONS:
-            raise UserError(f"fusion={self.fusion!r} must be one of {', '.join(FUSIONS)}.")
+            raise UserError(
+                f"fusion={self.fusion!r} must be one of {', '.join(FUSIONS)}."
+            )
         if min(self.hidden, self.pose_dim, self.blocks) < 1:
             raise UserError("hidden, pose_dim and blocks must be at least 1.")
         if not 0 <= self.dropout < 1:

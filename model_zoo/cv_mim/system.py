@@ -61,9 +61,7 @@ class PoseStages:
 
 
 def _size(note: str, **sizes: Any) -> Configuration:
-    return Configuration(
-        note=note, build=PoseStages(sizes=Sizes(**sizes)), data=_FACTS
-    )
+    return Configuration(note=note, build=PoseStages(sizes=Sizes(**sizes)), data=_FACTS)
 
 
 def _configurations() -> Mapping[str, Configuration]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.heads import unit_rows, weighted_mean
+from fedemb.identity import embed_all
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.cv_mim.bounds import positive_pairs
 from model_zoo.cv_mim.distances import aligned_mpjpe, mpjpe
@@ -91,7 +92,7 @@ class CrossViewTask:
     def fresh_head(
         self, head: nn.Module, classes: int, generator: torch.Generator
     ) -> Parameters:
-        """New values of all local networks; the public ones where those are asked for."""
+        """New values of all local networks, or the public ones."""
         del classes
         if self.head_init == "public":
             return _public_head(self)
@@ -155,11 +156,18 @@ class CrossViewTask:
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Cross-view retrieval, single-shot recognition and what codes give away.
 
-        See `model_zoo.cv_mim.evaluation.cross_view_metrics`.
+        `model_zoo.cv_mim.evaluation.cross_view_metrics` says which; beside them the
+        identity metrics of embedded motions, whose identity is the action.
         """
+        from fedemb.metrics import identity_metrics
         from model_zoo.cv_mim.evaluation import cross_view_metrics
 
-        return cross_view_metrics(backbone, self.sizes.pose_dim, examples)
+        metrics = cross_view_metrics(backbone, self.sizes.pose_dim, examples)
+        if "label" in examples.fields:
+            embedded = embed_all(self, backbone, examples)
+            labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+            metrics |= identity_metrics(embedded, labels)
+        return metrics
 
     def thumbnails(self, examples: Examples) -> NDArray[np.uint8]:
         """Pictures of the motions as their first camera saw them, `[n, H, W, 3]`."""
@@ -170,9 +178,8 @@ class CrossViewTask:
     def _views(self, features: dict[str, Tensor], batch: Batch) -> Views:
         frames = features["codes"].shape[1]
         weight = batch["weight"].repeat_interleave(frames)
-        pose, view = features["codes"].flatten(0, 1).split(
-            (self.sizes.pose_dim, self.sizes.view_codes), dim=-1
-        )
+        sizes = [self.sizes.pose_dim, self.sizes.view_codes]
+        pose, view = torch.split(features["codes"].flatten(0, 1), sizes, dim=-1)
         poses = features["poses"].flatten(0, 1)
         alike_2d = alike_3d = None
         if self.sizes.max_mpjpe_2d is not None:
@@ -194,8 +201,8 @@ class CrossViewTask:
 
 
 def _alike_2d(poses: Tensor, threshold: float) -> Tensor:
-    """Positive pairs within each view, `[2, n, n]`, of normalised poses `[n, 2, 26]`."""
-    joints = poses.detach().unflatten(-1, (KEYPOINTS, 2)).transpose(0, 1)
+    """Positive pairs within each view `[2, n, n]` of normalised poses `[n, 2, 26]`."""
+    joints = torch.unflatten(poses.detach(), -1, (KEYPOINTS, 2)).transpose(0, 1)
     distances = mpjpe(joints[:, :, None], joints[:, None])
     return torch.stack([positive_pairs(each, threshold) for each in distances])
 
