@@ -22,12 +22,10 @@ class PoseStages:
     Attributes:
         sizes: of the model.
         pairs: how training pairs are made.
-        head_init: of the local networks, unless the options name another.
     """
 
     sizes: Sizes
     pairs: Pairs = field(default_factory=Pairs)
-    head_init: str = "fresh"
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """One stage that trains codes of poses.
@@ -55,7 +53,6 @@ class PoseStages:
             sizes=sizes,
             pairs=self.pairs,
             num_classes=data.num_classes,
-            head_init=self.head_init,
         )
         return (Stage("codes", task, 1.0, options.trainable or "all"),)
 
@@ -88,12 +85,10 @@ def _configurations() -> Mapping[str, Configuration]:
             data=_FACTS,
         ),
         "tiny": Configuration(
-            note="64 units, codes of 16 + 16; the local networks start from public "
-            "values, because a single step a round does not train them",
+            note="64 units, codes of 16 + 16",
             build=PoseStages(
                 sizes=Sizes(hidden=64, pose_dim=16, view_dim=16, dropout=0.0),
                 pairs=Pairs(frames=2, camera_distance=10.0),
-                head_init="public",
             ),
             data=_FACTS,
         ),
@@ -102,7 +97,7 @@ def _configurations() -> Mapping[str, Configuration]:
 
 CV_MIM = System(
     name="cv_mim",
-    paper="Zhao, Wang, Zhao, Yuan, Wang, Sun, Liu, Schroff, Adam and Liu (2021), "
+    paper="Zhao, Wang, Zhao, Yuan, Sun, Schroff, Adam, Peng, Metaxas and Liu (2021), "
     "Learning View-Disentangled Human Pose Representation by Contrastive Cross-View "
     "Mutual Information Maximization, CVPR, arXiv:2012.01405",
     user="a performer whose motions several cameras see, or the owner of such videos",

@@ -6,7 +6,6 @@ all, and thrown away.
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -32,8 +31,6 @@ from model_zoo.cv_mim.heads import (
 from model_zoo.cv_mim.pairs import Pairs, by_group, first_view
 from model_zoo.cv_mim.sizes import Sizes
 
-_PUBLIC_SEED = 2_012_014_05
-
 
 @dataclass(frozen=True, kw_only=True)
 class CrossViewTask:
@@ -43,25 +40,15 @@ class CrossViewTask:
         sizes: of the networks, and the algorithm.
         pairs: how training pairs are made.
         num_classes: actions of the data set; the losses use no labels.
-        head_init: `fresh` heads are drawn on every virtual client; a `public` head is
-            drawn once from a public seed and is the same everywhere.
         name: for reports.
         label_space: `client`; labels are not used in training.
-
-    Raises:
-        UserError: for an unknown `head_init`.
     """
 
     sizes: Sizes
     pairs: Pairs = field(default_factory=Pairs)
     num_classes: int = 1
-    head_init: str = "fresh"
     name: str = "cv_mim"
     label_space: str = "client"
-
-    def __post_init__(self) -> None:
-        if self.head_init not in ("fresh", "public"):
-            raise UserError(f"head_init={self.head_init!r} must be fresh or public.")
 
     @property
     def embedding_dim(self) -> int:
@@ -92,10 +79,8 @@ class CrossViewTask:
     def fresh_head(
         self, head: nn.Module, classes: int, generator: torch.Generator
     ) -> Parameters:
-        """New values of all local networks, or the public ones."""
+        """New values of all local networks."""
         del classes
-        if self.head_init == "public":
-            return _public_head(self)
         return fresh_values(head, generator)
 
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
@@ -210,9 +195,3 @@ def _alike_2d(poses: Tensor, threshold: float) -> Tensor:
 def _alike_3d(joints: Tensor, threshold: float) -> Tensor:
     """Positive pairs `[n, n]` of 3D poses `[n, 13, 3]`, after the best alignment."""
     return positive_pairs(aligned_mpjpe(joints[:, None], joints[None]), threshold)
-
-
-@lru_cache(maxsize=8)
-def _public_head(task: CrossViewTask) -> Parameters:
-    generator = torch.Generator().manual_seed(_PUBLIC_SEED)
-    return fresh_values(task.make_head(1), generator)
