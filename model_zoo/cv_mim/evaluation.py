@@ -31,8 +31,8 @@ def cross_view_metrics(
 
     Returns:
         `single_shot_accuracy`: top-1 of a temporal classifier that learned from one
-        camera and other people, over all cameras; with `single_shot_top_5` (where there
-        are labels of at least two actions with two clips or more).
+        camera, tried on other clips from all cameras; with `single_shot_top_5` (where
+        there are labels of at least two actions with two clips or more).
         `cross_view_recall_at_1` and `_at_5`: a pose of one camera finds itself among
         the poses of another camera. `cross_view_recall_at_far_1e-3`, `..._1e-1` and
         `cross_view_roc_auc`: telling pairs of the same pose in both cameras from pairs
@@ -44,14 +44,13 @@ def cross_view_metrics(
     clips = seen_by_all(examples)
     codes = _codes(backbone, clips)
     pose, view = unit_rows(codes[..., :pose_dim]), codes[..., pose_dim:]
-    metrics = _retrieval(pose, motions(examples.fields)[0])
+    labels = examples.fields.get("label")
+    metrics = {} if labels is None else single_shot(pose, labels.astype(np.int64))
+    metrics |= _retrieval(pose, motions(examples.fields)[0])
     if clips.shape[1] > 1:
         metrics["azimuth_from_pose"] = camera_accuracy(codes[..., :pose_dim])
         if view.shape[-1]:
             metrics["azimuth_from_view"] = camera_accuracy(view)
-    labels = examples.fields.get("label")
-    if labels is not None:
-        metrics |= single_shot(pose, labels.astype(np.int64))
     return metrics
 
 

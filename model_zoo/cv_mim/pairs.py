@@ -66,24 +66,14 @@ class Pairs:
         """Pairs of all rows; every group draws from its own seed.
 
         Returns:
-            `poses` float32 `[n, K, 2, 13, 2]`, not normalised; `words` int64
-            `[n, K, 2]`, random; if there are 3D poses `joints` float32
-            `[n, K, 13, 3]`, with spines of length 1.
+            `words` int64 `[n, K, 2]`, random; `poses` float32 `[n, K, 2, 13, 2]`, not
+            normalised, unless there is neither a second camera nor a 3D pose; if there
+            are 3D poses `joints` float32 `[n, K, 13, 3]`, with spines of length 1.
 
         Raises:
-            UserError: if the rows hold no poses to make pairs of.
+            UserError: if the rows hold no poses.
         """
         pose3d, keypoints = motions(examples.fields)
-        share = self.projected if keypoints is not None else 1.0
-        if pose3d is None or self.projected == 0:
-            share = 0.0
-            if keypoints is None or keypoints.shape[1] < 2:
-                raise UserError(
-                    "pairs need two cameras in the field keypoints [n, V, T, 13, 2], "
-                    "or 3D poses in the field pose3d [n, T, 13, 3] to project."
-                )
-        elif keypoints is not None and keypoints.shape[1] < 2:
-            share = 1.0
         frames, sizes = self.frames, examples.sizes
         chance = by_group(
             sizes,
@@ -98,43 +88,53 @@ class Pairs:
             lambda rng, n: rng.integers(-(2**63), 2**63 - 1, (n, frames, 2)),
         )
         rows = np.arange(len(examples))[:, None]
-        known = keypoints if keypoints is not None else pose3d
-        if known is None:
-            raise UserError("rows have neither the field keypoints nor pose3d.")
-        time = (chance[..., 0] * known.shape[-3]).astype(np.int64)
         found: dict[str, NDArray[np.generic]] = {"words": words}
         seen = projected = None
-        if share < 1 and keypoints is not None:
-            views = keypoints.shape[1]
-            first = (chance[..., 2] * views).astype(np.int64)
-            step = 1 + (chance[..., 3] * (views - 1)).astype(np.int64)
-            pair = np.stack([first, (first + step) % views], axis=-1)
-            seen = keypoints[rows[..., None], pair, time[..., None]]
+        if keypoints is not None and keypoints.shape[1] > 1 and self.projected < 1:
+            time = _choose(chance[..., 0], keypoints.shape[2])
+            seen = keypoints[
+                rows[..., None], _two_of(keypoints, chance), time[..., None]
+            ]
         if pose3d is not None:
-            found["joints"] = normalize_3d(pose3d[rows, time]).astype(np.float32)
-        if share > 0 and pose3d is not None:
-            projected = self._project(pose3d[rows, time], chance[..., 4:])
-        if seen is None or projected is None:
-            poses = projected if seen is None else seen
-        else:
-            use = (chance[..., 1] < share)[..., None, None, None]
-            poses = np.where(use, projected, seen)
-        found["poses"] = np.asarray(poses, dtype=np.float32)
+            joints = pose3d[rows, _choose(chance[..., 0], pose3d.shape[1])]
+            found["joints"] = spines = normalize_3d(joints).astype(np.float32)
+            if self.projected > 0 or seen is None:
+                projected = self._project(spines, chance[..., 4:])
+        if seen is not None and projected is not None:
+            use = (chance[..., 1] < self.projected)[..., None, None, None]
+            found["poses"] = np.where(use, projected, seen).astype(np.float32)
+        elif seen is not None or projected is not None:
+            found["poses"] = np.asarray(
+                projected if seen is None else seen, dtype=np.float32
+            )
         return found
 
     def _project(
-        self, poses: NDArray[np.generic], chance: NDArray[np.float32]
-    ) -> NDArray[np.floating]:
+        self, spines: NDArray[np.float32], chance: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         reach = np.array([self.azimuth, self.elevation, self.roll], np.float32)
         camera = (2 * chance[..., :6] - 1).reshape(*chance.shape[:-1], 2, 3) * reach
-        spine = normalize_3d(np.asarray(poses, dtype=np.float32))[..., None, :, :]
-        picture = look(spine, camera, self.camera_distance).astype(np.float32)
+        picture = look(spines[..., None, :, :], camera, self.camera_distance)
         if self.noise:
             drawn = chance[..., 6:].reshape(picture.shape)
-            # uniform noise of the same standard deviation
-            reach_2d = self.noise * 12**0.5 / self.camera_distance
-            picture = picture + (drawn - 0.5) * np.float32(reach_2d)
-        return picture
+            width = self.noise * 12**0.5 / self.camera_distance  # of uniform noise
+            picture = picture + (drawn - 0.5) * width
+        return picture.astype(np.float32)
+
+
+def _choose(chance: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Integers in `range(count)` from uniform numbers."""
+    return np.minimum((chance * count).astype(np.int64), count - 1)
+
+
+def _two_of(
+    keypoints: NDArray[np.floating], chance: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """Two different cameras of the data for every pose, `[n, K, 2]`."""
+    views = keypoints.shape[1]
+    first = _choose(chance[..., 2], views)
+    step = 1 + _choose(chance[..., 3], views - 1)
+    return np.stack([first, (first + step) % views], axis=-1)
 
 
 def motions(

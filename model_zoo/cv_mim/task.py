@@ -110,7 +110,17 @@ class CrossViewTask:
         return {name: torch.from_numpy(values) for name, values in drawn.items()}
 
     def features(self, backbone: nn.Module, batch: Batch) -> Features:
-        """Codes and first-layer activations of both views, `[B, K, 2, ...]`."""
+        """Codes and first-layer activations of both views, `[B, K, 2, ...]`.
+
+        Raises:
+            UserError: if the data show every pose from one camera only and have no 3D
+                poses to project.
+        """
+        if "poses" not in batch:
+            raise UserError(
+                "training needs two cameras in the field keypoints [n, V, T, 13, 2], "
+                "or 3D poses in the field pose3d [n, T, 13, 3] to project."
+            )
         encoder = cast(Encoder, backbone)
         return encoder.train_codes(batch["poses"], batch["words"], batch.get("noise"))
 

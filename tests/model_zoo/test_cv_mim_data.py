@@ -125,10 +125,15 @@ def test_one_kind_of_pose_suffices(rows, field):
     assert draw(Pairs(), Examples(still, rows.offsets))["poses"].shape[0] == len(rows)
 
 
-def test_one_camera_without_3d_poses_makes_no_pairs(rows):
-    lone = {"keypoints": rows.fields["keypoints"][:, :1]}
+def test_one_camera_without_3d_poses_can_be_embedded_but_not_trained_on(rows):
+    lone = Examples({"keypoints": rows.fields["keypoints"][:, :1]}, rows.offsets)
+    task = CrossViewTask(sizes=SMALL)
+    backbone = task.make_backbone()
+    batch = task.prepare(lone, np.zeros(6, np.uint64))
+    assert task.embed(backbone, batch).shape == (len(rows), 4)
+    assert task.evaluate(backbone, lone)
     with pytest.raises(UserError, match="two cameras"):
-        draw(Pairs(), Examples(lone, rows.offsets))
+        task.features(backbone, batch)
     with pytest.raises(UserError, match="neither"):
         motions({"label": np.zeros(3)})
     with pytest.raises(UserError, match=r"\(13, 3\)"):

@@ -10,9 +10,9 @@ from model_zoo.cv_mim.encoder import Encoder, Trunk, kept_units
 from model_zoo.cv_mim.estimators import Discriminator, LikelihoodEstimator
 from model_zoo.cv_mim.graph import GraphNetwork
 from model_zoo.cv_mim.heads import MutualInformationHead, ReconstructionHead
-from model_zoo.cv_mim.recognition import ConvNet, ResidualBlock, ResNet1d, ResTcn
 from model_zoo.cv_mim.sizes import Sizes
 from model_zoo.cv_mim.task import CrossViewTask
+from model_zoo.cv_mim.temporal import ConvNet, ResidualBlock, ResNet1d, ResTcn
 
 
 def size(module: nn.Module) -> int:

@@ -70,7 +70,7 @@ def test_options_out_of_range_are_refused(wrong):
 def test_stages_travel_to_other_processes(name):
     system = registry.get(name)
     stages = system.build(
-        data=registry.DataFacts(example_shape=(64, 64, 3), num_classes=3)
+        data=system.configuration().data
     )
     assert sum(stage.share_of_rounds for stage in stages) == 1
     copies = pickle.loads(pickle.dumps(stages))
