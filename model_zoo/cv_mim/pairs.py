@@ -170,13 +170,21 @@ def motions(
 def first_view(fields: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
     """Motions as the first camera saw them, `[n, T, 13, 2]`, y downwards.
 
-    Where there are only 3D poses, as a camera in front of the person sees them.
+    Where there are only 3D poses, or the first camera's motion is blank (all joints in
+    one place), as a camera in front of the person sees them.
     """
     pose3d, keypoints = motions(fields)
-    if keypoints is not None:
-        return np.asarray(keypoints[:, 0], dtype=np.float32)
-    frontal = normalize_3d(np.asarray(pose3d))
-    return look(frontal, np.zeros(3), FAR).astype(np.float32)
+    if keypoints is None:
+        return _frontal(np.asarray(pose3d))
+    seen = np.asarray(keypoints[:, 0], dtype=np.float32)
+    blank = (seen == seen[:, :1, :1]).all((1, 2, 3))
+    if pose3d is None or not blank.any():
+        return seen
+    return np.where(blank[:, None, None, None], _frontal(pose3d), seen)
+
+
+def _frontal(pose3d: NDArray[np.floating]) -> NDArray[np.float32]:
+    return look(normalize_3d(pose3d), np.zeros(3), FAR).astype(np.float32)
 
 
 def by_group(

@@ -93,7 +93,7 @@ class Recognition:
 
     classifier: str = "convnet"
     filters: tuple[int, ...] = (16, 32, 64)
-    steps: int = 200
+    steps: int = 300
     batch_size: int = 64
     learning_rate: float = 5e-3
     average: float = 0.95

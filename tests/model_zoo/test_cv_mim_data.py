@@ -174,6 +174,16 @@ def test_thresholds_mark_near_duplicate_poses_of_other_people_as_positive(rows):
     assert views.alike_3d.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
 
 
+def test_a_blank_picture_is_replaced_by_a_frontal_view_and_the_data_stay(rows):
+    fields = {k: v[:4].copy() for k, v in rows.fields.items()}
+    fields["keypoints"][1] = 0.0
+    before = fields["keypoints"].copy()
+    found = first_view(fields)
+    np.testing.assert_array_equal(found[[0, 2, 3]], before[[0, 2, 3], 0])
+    np.testing.assert_array_equal(found[1], first_view({"pose3d": fields["pose3d"]})[1])
+    np.testing.assert_array_equal(fields["keypoints"], before)
+
+
 @pytest.mark.parametrize(
     ("layout", "joints"), [("coco17", 17), ("h36m17", 17), ("kinect25", 25)]
 )
