@@ -1,7 +1,7 @@
 """The VideoGLUE score: accuracy of four adaptations, weighted by what each costs.
 
-Yuan et al. (2024), arXiv:2307.03166, equation 3; the first version, with one cost, as in
-Zhao et al. (2024), VideoPrism, arXiv:2402.13217. Plain numbers in and out.
+Yuan et al. (2024), arXiv:2307.03166, equation 3; the first version, with one cost, is
+that of Zhao et al. (2024), VideoPrism, arXiv:2402.13217. Plain numbers in and out.
 """
 
 import math
