@@ -5,6 +5,7 @@ arXiv:2302.03024. The placement, parallel to the perceptron, is our reading of a
 """
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -29,36 +30,44 @@ class Adapter(nn.Module):
         return out
 
 
-class Beside(nn.Module):
-    """A module with an adapter beside it: both see the input, the outputs add up."""
+@dataclass(frozen=True, eq=False)
+class _Beside:
+    """Adds what the adapter makes of a module's input to its output.
 
-    def __init__(self, base: nn.Module, adapter: Adapter) -> None:
-        super().__init__()
-        self.base, self.adapter = base, adapter
+    An object, not a closure: a copy of the encoder then has hooks to its own adapters.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The sum; channels come second in the maps of convolutions, `[B, D, ...]`."""
-        out: Tensor = self.base(x)
-        if x.dim() == 5:
+    adapter: Adapter
+
+    def __call__(
+        self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+    ) -> Tensor:
+        del module
+        (x,) = inputs
+        if x.dim() == 5:  # the maps of a convolution, [B, D, T, H, W]
             more: Tensor = self.adapter(x.movedim(1, -1)).movedim(-1, 1)
         else:
             more = self.adapter(x)
-        return out + more
+        return output + more
 
 
 def with_adapters(encoder: VideoEncoder, bottleneck: int) -> nn.Module:
     """A copy of `encoder` with adapters at its sites, which computes the same at first.
 
-    Its parameters named `*.adapter.*` are the adapters'; train and aggregate those.
+    The encoder's own parameters keep their names; the adapters' are `adapters.*`. Train
+    and aggregate those alone.
 
     Example:
         >>> from model_zoo.videoglue.vit3d import ViT3D, ViTShape
         >>> adapted = with_adapters(ViT3D(ViTShape()), 8)
-        >>> sum(p.numel() for n, p in adapted.named_parameters() if ".adapter." in n)
+        >>> sum(p.numel() for n, p in adapted.named_parameters() if "adapters." in n)
         4388
     """
     copied: nn.Module = copy.deepcopy(encoder)  # type: ignore[assignment]
+    adapters = nn.ModuleDict()
     for name, width in encoder.adapter_sites().items():
-        beside = Beside(copied.get_submodule(name), Adapter(width, bottleneck))
-        copied.set_submodule(name, beside)
+        adapter = Adapter(width, bottleneck)
+        adapters[name.replace(".", "_")] = adapter
+        copied.get_submodule(name).register_forward_hook(_Beside(adapter))
+    copied.add_module("adapters", adapters)
     return copied
