@@ -107,9 +107,8 @@ def _judge(
     _fit(problem, read, head, own, recipe)
     head.eval()
     crops = spatial_views(clips_of(problem.test), recipe.views)
-    answers = [
-        _answers(problem, _frozen(adapted, layers), head, crop) for crop in crops
-    ]
+    frozen = _frozen(adapted, layers)
+    answers = [_answers(problem, frozen, head, crop) for crop in crops]
     boxes = _boxes(problem, slice(0, 1))
     costs = costs_of(
         encoder,
@@ -205,13 +204,13 @@ def _fit(
             group["lr"] = rate * decay
         count = min(recipe.batch_size, len(clips))
         rows = torch.from_numpy(draw.choice(len(clips), count, replace=False))
-        if cached is None:
-            grids = read(clips[rows])
-        else:
-            grids = [grid[rows] for grid in cached]
-        logits = _logits(problem, head, grids, _boxes(problem, rows))
+        boxes = _boxes(problem, rows)
+        grids = [g[rows] for g in cached] if cached else read(clips[rows])
+        loss = _loss(
+            problem, _logits(problem, head, grids, boxes), targets[rows], boxes
+        )
         optimizer.zero_grad()
-        _loss(problem, logits, targets[rows], _boxes(problem, rows)).backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 

@@ -30,8 +30,8 @@ class Problem:
     - multi-label: `clip`, `events` `[n, classes]`, 1 where a class happens;
     - temporal: `clip` `[n, L, T, H, W, 3]`, L windows in a row; `stretches` `[n, M, 3]`
       as (start, end, class) in windows, padded with -1;
-    - spatio-temporal: `clip`; `boxes` `[n, K, 4]` as (ymin, xmin, ymax, xmax) in [0, 1],
-      padded with -1; `actions` `[n, K, classes]`, 1 for what a box does.
+    - spatio-temporal: `clip`; `boxes` `[n, K, 4]` as (ymin, xmin, ymax, xmax) in
+      [0, 1], padded with -1; `actions` `[n, K, classes]`, 1 for what a box does.
 
     Attributes:
         name: of the data set.
