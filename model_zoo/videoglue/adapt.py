@@ -12,23 +12,25 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fedemb.errors import UserError
 from model_zoo.video.encoder import VideoEncoder
 from model_zoo.videoglue.adapters import with_adapters
 from model_zoo.videoglue.costs import Costs, costs_of
-from model_zoo.videoglue.localization import ActionHead
-from model_zoo.videoglue.poolers import MlapHead, PoolerHead
-from model_zoo.videoglue.problems import Problem, clips_of, spatial_views, targets_of
+from model_zoo.videoglue.problems import Problem, clips_of, spatial_views
+from model_zoo.videoglue.questions import (
+    boxes_of,
+    logits_of,
+    loss_of,
+    make_head,
+    one_of,
+    training_targets,
+    windows_of,
+)
 from model_zoo.videoglue.score import Adaptation, Group
 from model_zoo.videoglue.scoring import score_answers
-from model_zoo.videoglue.temporal import (
-    TemporalHead,
-    TemporalShape,
-    stretch_loss,
-    stretch_targets,
-)
+
+_SHORTER = 8  # sequences count as eight clips in a batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,49 +104,27 @@ def _judge(
     with torch.no_grad():
         widths = [g.shape[-1] for g in adapted.grids(one, layers)]
     layers = len(widths)
-    head = make_head(problem, widths, adaptation, recipe, clips.shape[1])
+    head = make_head(
+        problem, widths, adaptation, recipe.heads, clips.shape[1], recipe.longest
+    )
     read = _tuned(adapted, layers) if own else _frozen(adapted, layers)
     _fit(problem, read, head, own, recipe)
     head.eval()
     crops = spatial_views(clips_of(problem.test), recipe.views)
     frozen = _frozen(adapted, layers)
     answers = [_answers(problem, frozen, head, crop) for crop in crops]
-    boxes = _boxes(problem, slice(0, 1))
+    boxes = boxes_of(problem, slice(0, 1))
     costs = costs_of(
         encoder,
         adapted,
         head,
         one,
         layers,
-        lambda grids: _logits(problem, head, _windows(problem, grids, 1), boxes),
+        lambda grids: logits_of(problem, head, one_of(problem, grids, clips), boxes),
         own,
     )
     found = score_answers(problem, torch.stack(answers).mean(0), head)
     return Judged(score=100 * found, costs=costs)
-
-
-def make_head(
-    problem: Problem,
-    widths: Sequence[int],
-    adaptation: Adaptation,
-    recipe: Recipe,
-    windows: int,
-) -> nn.Module:
-    """The head of a problem, new."""
-    width = widths[-1]
-    if problem.group is Group.SPATIO_TEMPORAL:
-        return ActionHead(width, width, problem.classes, heads=recipe.heads)
-    if problem.group is Group.TEMPORAL:
-        shape = TemporalShape(
-            tokens=sum(widths),
-            windows=windows,
-            longest=min(recipe.longest, windows),
-            classes=problem.classes,
-        )
-        return TemporalHead(shape)
-    if adaptation is Adaptation.MLAP:
-        return MlapHead(widths, recipe.heads, problem.classes)
-    return PoolerHead(width, recipe.heads, problem.classes)
 
 
 Read = Callable[[Tensor], Sequence[Tensor]]
@@ -186,7 +166,7 @@ def _fit(
     own: Sequence[nn.Parameter],
     recipe: Recipe,
 ) -> None:
-    clips, targets = clips_of(problem.train), _training_targets(problem, head)
+    clips, targets = clips_of(problem.train), training_targets(problem, head)
     cached = None if own else _all_grids(problem, read, clips)
     groups = [{"params": list(head.parameters()), "lr": recipe.learning_rate}]
     if own:
@@ -197,17 +177,19 @@ def _fit(
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     rates = [group["lr"] for group in optimizer.param_groups]
     draw = np.random.default_rng(recipe.seed)
+    sequences = problem.group is Group.TEMPORAL
+    batch = -(-recipe.batch_size // _SHORTER) if sequences else recipe.batch_size
     head.train()
     for step in range(recipe.steps):
         decay = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * decay
-        count = min(recipe.batch_size, len(clips))
+        count = min(batch, len(clips))
         rows = torch.from_numpy(draw.choice(len(clips), count, replace=False))
-        boxes = _boxes(problem, rows)
+        boxes = boxes_of(problem, rows)
         grids = [g[rows] for g in cached] if cached else read(clips[rows])
-        loss = _loss(
-            problem, _logits(problem, head, grids, boxes), targets[rows], boxes
+        loss = loss_of(
+            problem, logits_of(problem, head, grids, boxes), targets[rows], boxes
         )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -221,57 +203,7 @@ def _all_grids(
     flat = clips.flatten(0, 1) if problem.group is Group.TEMPORAL else clips
     parts = [read(flat[i : i + block]) for i in range(0, len(flat), block)]
     grids = [torch.cat(layer) for layer in zip(*parts, strict=True)]
-    return _windows(problem, grids, len(clips))
-
-
-def _windows(problem: Problem, grids: Sequence[Tensor], rows: int) -> list[Tensor]:
-    if problem.group is not Group.TEMPORAL:
-        return list(grids)
-    pooled = torch.cat([grid.mean((1, 2, 3)) for grid in grids], dim=-1)
-    return [pooled.unflatten(0, (rows, -1))]  # type: ignore[no-untyped-call]
-
-
-def _boxes(problem: Problem, rows: Tensor | slice) -> Tensor | None:
-    if problem.group is not Group.SPATIO_TEMPORAL:
-        return None
-    return torch.from_numpy(problem.train.fields["boxes"].astype(np.float32))[rows]
-
-
-def _logits(
-    problem: Problem, head: nn.Module, grids: Sequence[Tensor], boxes: Tensor | None
-) -> Tensor:
-    if problem.group is Group.TEMPORAL:
-        found: Tensor = head(grids[0])
-    elif boxes is not None:
-        found = head(grids[-1], boxes.clamp(0, 1))
-    else:
-        found = head(grids)
-    return found
-
-
-def _training_targets(problem: Problem, head: nn.Module) -> Tensor:
-    targets = targets_of(problem, problem.train)
-    if not isinstance(head, TemporalHead):
-        return targets
-    maps = [
-        stretch_targets(head.shape, own[:, 0], own[:, 1], own[:, 2].astype(np.int64))
-        for own in (rows[rows[:, 2] >= 0] for rows in targets.numpy().astype(float))
-    ]
-    return torch.from_numpy(np.stack(maps))
-
-
-def _loss(
-    problem: Problem, logits: Tensor, targets: Tensor, boxes: Tensor | None
-) -> Tensor:
-    if problem.group in (Group.APPEARANCE, Group.MOTION):
-        return F.cross_entropy(logits, targets)
-    if problem.group is Group.TEMPORAL:
-        return stretch_loss(logits, targets)
-    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    if boxes is None:
-        return losses.mean()
-    there = (boxes[..., 0] >= 0).to(losses.dtype)[..., None]
-    return (losses * there).sum() / (there.sum() * losses.shape[-1]).clamp(min=1)
+    return windows_of(problem, grids, len(clips))
 
 
 def _answers(
@@ -287,7 +219,7 @@ def _answers(
             rows = slice(start, start + block)
             grids = _all_grids(problem, read, clips[rows])
             own = None if boxes is None else boxes[rows]
-            logits = _logits(problem, head, grids, own)
+            logits = logits_of(problem, head, grids, own)
             single = problem.group in (Group.APPEARANCE, Group.MOTION)
             parts.append(logits.softmax(-1) if single else logits.sigmoid())
     return torch.cat(parts)

@@ -32,7 +32,8 @@ def flops(call: Callable[..., Any], *inputs: Any) -> int:
     """Floating-point operations of a call, by torch's own counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # With gradients on: the counter follows modules by their gradient functions.
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         call(*inputs)
     return int(counter.get_total_flops())
 

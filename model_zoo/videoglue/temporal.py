@@ -147,7 +147,7 @@ def stretch_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def detect(
-    shape: TemporalShape, scores: Floats, most: int = 50, sharpness: float = 0.4
+    shape: TemporalShape, scores: Floats, most: int = 20, sharpness: float = 0.4
 ) -> Found:
     """Stretches by score, near duplicates faded out (Bodla et al. 2017, Soft-NMS).
 
@@ -160,22 +160,27 @@ def detect(
     """
     candidates = stretches(shape)
     inside = candidates[:, 1] <= shape.windows
-    parts: list[tuple[int, int, Floats, float]] = []
-    flat = scores.reshape(len(scores), len(candidates), shape.classes)
-    for row in range(len(flat)):
-        for k in range(shape.classes):
-            left = np.where(inside, flat[row, :, k], -np.inf).astype(np.float64)
-            for _ in range(min(most, int(inside.sum()))):
-                best = int(left.argmax())
-                parts.append((row, k, candidates[best], float(left[best])))
-                shared = overlaps_of(candidates[best], candidates)
-                left = np.where(left > 0, left * np.exp(-(shared**2) / sharpness), left)
-                left[best] = -np.inf
+    count = min(most, int(inside.sum()))
+    faded = np.exp(
+        -(np.stack([overlaps_of(c, candidates) for c in candidates]) ** 2) / sharpness
+    )
+    left = scores.reshape(len(scores), len(candidates), shape.classes).astype(float)
+    left = np.where(inside[None, :, None], left, -1.0)
+    rows, classes = np.meshgrid(
+        np.arange(len(left)), np.arange(shape.classes), indexing="ij"
+    )
+    best = np.empty((count, *rows.shape), np.int64)
+    values = np.empty((count, *rows.shape))
+    for i in range(count):
+        best[i] = left.argmax(1)
+        values[i] = left[rows, best[i], classes]
+        left *= np.where(left > 0, faded[best[i]].transpose(0, 2, 1), 1.0)
+        left[rows, best[i], classes] = -1.0
     return Found(
-        where=np.array([p[0] for p in parts], np.int64),
-        places=np.array([p[2] for p in parts], np.float64).reshape(-1, 2),
-        classes=np.array([p[1] for p in parts], np.int64),
-        scores=np.array([p[3] for p in parts], np.float64),
+        where=np.broadcast_to(rows, best.shape).reshape(-1).astype(np.int64),
+        places=candidates[best.reshape(-1)],
+        classes=np.broadcast_to(classes, best.shape).reshape(-1).astype(np.int64),
+        scores=values.reshape(-1),
     )
 
 
