@@ -41,15 +41,15 @@ def cross_view_metrics(
         of different poses. `pose_hit_at_1`: the pose found is, after alignment, at most
         0.1 spine lengths away (where there are 3D poses). `azimuth_from_pose`
         and `azimuth_from_view`: how often a linear probe of a code tells the camera
-        (chance is 1 / cameras).
+        (chance is 1 / cameras). What needs two cameras is missing where there is one.
     """
     clips = seen_by_all(examples)
     codes = _codes(backbone, clips)
     pose, view = unit_rows(codes[..., :pose_dim]), codes[..., pose_dim:]
     labels = examples.fields.get("label")
     metrics = {} if labels is None else single_shot(pose, labels.astype(np.int64))
-    metrics |= _retrieval(pose, motions(examples.fields)[0])
-    if clips.shape[1] > 1:
+    if clips.shape[1] > 1 and len(clips) > 1:
+        metrics |= _retrieval(pose, motions(examples.fields)[0])
         metrics["azimuth_from_pose"] = camera_accuracy(codes[..., :pose_dim])
         if view.shape[-1]:
             metrics["azimuth_from_view"] = camera_accuracy(view)
@@ -122,10 +122,13 @@ def _codes(backbone: nn.Module, clips: NDArray[np.float32], block: int = 64) -> 
 
 
 def _retrieval(pose: Tensor, pose3d: NDArray[np.floating] | None) -> dict[str, float]:
-    """Of the middle frames of at most 1,000 motions, two cameras 90 degrees apart."""
+    """Of the middle frames of at most 1,000 motions, in two cameras.
+
+    They are the first one and the one a quarter further round.
+    """
     middle = pose.shape[2] // 2
     rows = np.linspace(0, len(pose) - 1, min(len(pose), _MOST_POSES)).astype(int)
-    other = min(2 * pose.shape[1] // AZIMUTHS, pose.shape[1] - 1) or 0
+    other = max(pose.shape[1] // 4, 1)
     first, second = pose[rows, 0, middle], pose[rows, other, middle]
     similarity = first @ second.T
     own = similarity.diagonal()

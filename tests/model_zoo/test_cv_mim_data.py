@@ -126,12 +126,13 @@ def test_one_kind_of_pose_suffices(rows, field):
 
 
 def test_one_camera_without_3d_poses_can_be_embedded_but_not_trained_on(rows):
-    lone = Examples({"keypoints": rows.fields["keypoints"][:, :1]}, rows.offsets)
+    fields = {"keypoints": rows.fields["keypoints"][:, :1]}
+    lone = Examples(fields | {"label": rows.fields["label"]}, rows.offsets)
     task = CrossViewTask(sizes=SMALL)
     backbone = task.make_backbone()
     batch = task.prepare(lone, np.zeros(6, np.uint64))
     assert task.embed(backbone, batch).shape == (len(rows), 4)
-    assert task.evaluate(backbone, lone)
+    assert "recall_at_1" in task.evaluate(backbone, lone)
     with pytest.raises(UserError, match="two cameras"):
         task.features(backbone, batch)
     with pytest.raises(UserError, match="neither"):
@@ -172,6 +173,14 @@ def test_thresholds_mark_near_duplicate_poses_of_other_people_as_positive(rows):
     batch["weight"] = torch.ones(3)
     views = task._views(task.features(task.make_backbone(), batch), batch)
     assert views.alike_3d.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_two_recorded_cameras_suffice_for_cross_view_metrics(rows):
+    seen = Examples({"keypoints": rows.fields["keypoints"]}, rows.offsets)
+    task = CrossViewTask(sizes=SMALL)
+    found = task.evaluate(task.make_backbone(), seen)
+    assert {"cross_view_recall_at_1", "cross_view_roc_auc"} <= set(found)
+    assert found["cross_view_recall_at_1"] < 1  # another picture, not the same one
 
 
 def test_a_blank_picture_is_replaced_by_a_frontal_view_and_the_data_stay(rows):
