@@ -12,7 +12,7 @@ from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 if TYPE_CHECKING:
     from fedemb.stages import Stage
 
-_FACTS = DataFacts(example_shape=(16, 13, 3), num_classes=32)
+_FACTS = DataFacts(example_shape=(2, 16, 13, 2), num_classes=32)
 
 
 @dataclass(frozen=True, kw_only=True)
