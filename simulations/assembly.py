@@ -174,9 +174,10 @@ def assemble(configuration: Configuration) -> Assembly:
     )
     configuration = _resolved(configuration, dataset.num_users)
     system = registry.get(model.name)
+    aggregated = configuration.run.baseline == "dp-fedavg"
     options = TaskOptions(
-        head=model.head,
-        label_space=model.label_space,
+        head=model.head or ("linear" if aggregated else None),
+        label_space=model.label_space or ("global" if aggregated else None),
         embedding_dim=model.embedding_dim,
         trainable=model.trainable,
         temperature=model.temperature,
@@ -185,7 +186,7 @@ def assemble(configuration: Configuration) -> Assembly:
         always_normalize=model.always_normalize,
     )
     stages = system.build(data=facts(dataset), options=options)
-    if configuration.run.baseline == "dp-fedavg":
+    if aggregated:
         stages = tuple(replace(s, task=AggregatedHeadTask(s.task)) for s in stages)
     return Assembly(configuration, dataset, system, stages)
 
