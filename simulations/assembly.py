@@ -32,7 +32,6 @@ from simulations import datasets
 from simulations.config import Configuration, recipe, recipe_names, resolve
 
 _LARGEST_DEFAULT_COHORT = 2048
-_MOST_USERS_TOGETHER = 32  # in one virtual client, where no noise is asked for
 
 
 @dataclass(frozen=True)
@@ -130,26 +129,30 @@ def layered(
     """Resolve a configuration from names and overrides.
 
     The recipe of the data set is the base; a system's own recipe comes on top of it, a
-    named recipe on top of that, then the overrides in order.
+    named recipe on top of that, then the overrides in order. The table `without_noise`
+    of the topmost recipe holds what else it sets for runs with a noise multiplier of 0.
 
     Raises:
         UserError: for unknown recipes, sections or keys, or values out of range.
     """
-    layers: list[Mapping[str, Mapping[str, Any]]] = []
     asked = _system_name(model) if model else ""
     if dataset is None and asked:
         dataset = registry.get(asked).default_dataset
     base = (dataset or "").partition(":")[0]
-    for name in dict.fromkeys([base if base in recipe_names() else "own-data", asked]):
-        if name in recipe_names():
-            layers.append(recipe(name))
+    names = [base if base in recipe_names() else "own-data", asked]
+    recipes = [recipe(n) for n in dict.fromkeys(names) if n in recipe_names()]
     if named_recipe:
-        layers.append(recipe(named_recipe))
+        recipes.append(recipe(named_recipe))
+    silent = [layer.pop("without_noise", {}) for layer in recipes][-1]
+    named: list[Mapping[str, Mapping[str, Any]]] = []
     if dataset:
-        layers.append({"data": {"name": dataset}})
+        named.append({"data": {"name": dataset}})
     if model:
-        layers.append({"model": {"name": model}})
-    return resolve(*layers, *overrides)
+        named.append({"model": {"name": model}})
+    found = resolve(*recipes, *named, *overrides)
+    if found.privacy.noise_multiplier != 0:
+        return found
+    return resolve(*recipes, silent, *named, *overrides)
 
 
 def assemble(configuration: Configuration) -> Assembly:
@@ -350,15 +353,15 @@ def configuration_from_toml(text: str) -> Configuration:
 def _resolved(configuration: Configuration, num_users: int) -> Configuration:
     """The configuration with its cohort: a function of public numbers alone."""
     privacy, local = configuration.privacy, configuration.local
-    u = privacy.users_per_virtual_client
+    u, meeting = privacy.users_per_virtual_client, privacy.users_meeting
     cohort = privacy.users_per_round
     if cohort is None:
-        cohort = float(min(_LARGEST_DEFAULT_COHORT, max(num_users // 4, 1)))
-        cohort = min(float(num_users), -(-cohort // (u or 1)) * (u or 1))
+        most = _LARGEST_DEFAULT_COHORT if u or meeting == 1 else 3 * meeting
+        whole = u or 1
+        cohort = min(most, max(num_users // 4, 1))
+        cohort = float(min(num_users, -(-cohort // whole) * whole))
     if u is None:
-        u = 1
-        if privacy.noise_multiplier == 0:
-            u = max(1, min(_MOST_USERS_TOGETHER, int(cohort) // 4))
+        u = max(1, min(meeting, int(cohort) // 3))
         local = replace(local, batch_size=local.batch_size * u)
     privacy = replace(privacy, users_per_round=cohort, users_per_virtual_client=u)
     return replace(configuration, privacy=privacy, local=local)
