@@ -251,7 +251,7 @@ def advice_on_users_per_client(rows: Sequence[PlanRow]) -> str:
         >>> rows = compare_users_per_virtual_client(today, rounds=200, choices=[1, 8])
         >>> print(advice_on_users_per_client(rows))
         8 users per virtual client instead of 1: 8 times the noise on the mean, and
-        epsilon 0.161 instead of 0.0967. Better only if an update of 8 users together
+        epsilon 0.161 instead of 0.0972. Better only if an update of 8 users together
         is worth more than 8 times the update of one.
     """
     first, last = rows[0], rows[-1]

@@ -19,6 +19,16 @@ from accounting.mechanism import Adjacency, Noise, PrivacyUnit, SampledGaussian
 from accounting.wording import ADJACENCY, NOISE, SAMPLER, UNIT, pair, why_pair
 
 SCHEMA = "fedemb-privacy-statement-1"
+"""Version of the JSON form; keys may be added to it, never changed or removed."""
+
+SETTING = (
+    "central: whoever trains sees the data and adds the noise; the promise is "
+    "about what is released"
+)
+RELEASED = (
+    "the noisy mean update of every round, hence every checkpoint and the trained "
+    "backbone; each round may depend on all earlier ones"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +110,8 @@ class PrivacyStatement:
         mechanism = self.claimed.mechanism
         return {
             "schema": SCHEMA,
+            "setting": SETTING,
+            "released": RELEASED,
             **self.claimed.to_dict(),
             "private": math.isfinite(self.claimed.epsilon),
             "unit": mechanism.unit.value,
@@ -178,6 +190,8 @@ class PrivacyStatement:
             clip = "first clip norm C (then adapted by a private quantile)"
         also = sorted(a.value for a in m.adjacencies if a is not m.adjacency)
         rows = [
+            ("setting", SETTING),
+            ("released", RELEASED),
             ("unit of privacy", m.unit.value),
             ("adjacency", m.adjacency.value),
             ("the bound also holds for", ", ".join(also)),
