@@ -63,7 +63,7 @@ def test_a_run_is_what_its_statement_and_ledger_say(
     assert statement["mechanism"].get("noise", "gaussian") == noise
     text = (fedemb.folder / "run/privacy_statement.txt").read_text()
     assert "noise of different rounds" in text
-    assert ("clip norms in" in text) == (noise != "gaussian")
+    assert ("sensitivity" in text) == (noise != "gaussian")
     spends = fedemb.json("ledger", "show", "run/ledger.sqlite")["entries"]
     assert all(spend["committed"] for spend in spends)
 
