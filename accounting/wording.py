@@ -60,10 +60,11 @@ def sampling(mechanism: SampledGaussian) -> str:
     """How the users of a round are drawn, as it was really done."""
     if mechanism.bands is None or mechanism.sampler in EVERY_ROUND_OR_EPOCH:
         return SAMPLER[mechanism.sampler]
+    q = mechanism.accounted_sampling_probability
     return (
         "seats are permuted and cut into virtual clients once; clients belong to "
-        f"{len(mechanism.bands)} groups, a round draws those of one group in turn, each "
-        f"independently with probability {mechanism.accounted_sampling_probability:.6g}"
+        f"{len(mechanism.bands)} groups, a round draws those of one group in turn, "
+        f"each independently with probability {q:.6g}"
     )
 
 

@@ -20,7 +20,7 @@ from fedemb.errors import UserError
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
-from fedemb.server import ServerAdam, ServerOptimizer, ServerSGD
+from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
 from fedemb.stages import Stage
 from model_zoo import registry
 from model_zoo.system import DataFacts, System, TaskOptions
@@ -72,16 +72,27 @@ class Assembly:
         whole_periods(promise.plan, self.rounds())
         return promise
 
-    def optimizer(self) -> ServerOptimizer:
-        """The server optimizer."""
+    def optimizer(self, rounds: int) -> ServerOptimizer:
+        """The server optimizer of a stage of `rounds` rounds, with what it releases."""
         server = self.configuration.server
+        fall_over = rounds if server.schedule == "linear" else None
+        optimizer: ServerOptimizer
         if server.optimizer == "adam":
-            return ServerAdam(
+            optimizer = ServerAdam(
                 learning_rate=server.learning_rate,
                 beta1=server.momentum,
                 beta2=server.beta2,
+                fall_over=fall_over,
             )
-        return ServerSGD(learning_rate=server.learning_rate, momentum=server.momentum)
+        else:
+            optimizer = ServerSGD(
+                learning_rate=server.learning_rate,
+                momentum=server.momentum,
+                fall_over=fall_over,
+            )
+        if server.average_decay == 0:
+            return optimizer
+        return IterateAverage(optimizer=optimizer, decay=server.average_decay)
 
 
 def layered(
@@ -129,6 +140,7 @@ def assemble(configuration: Configuration) -> Assembly:
         seed=data.seed,
         require_real=data.require_real,
         image_size=data.image_size,
+        frames=data.frames,
         skip_bad=data.skip_bad,
         user_column=data.user_column,
         label_column=data.label_column,
@@ -143,6 +155,8 @@ def assemble(configuration: Configuration) -> Assembly:
         embedding_dim=model.embedding_dim,
         trainable=model.trainable,
         temperature=model.temperature,
+        views=model.views,
+        augment=model.augment,
         always_normalize=model.always_normalize,
     )
     stages = system.build(data=facts(dataset), options=options)

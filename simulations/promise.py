@@ -18,6 +18,7 @@ from fedemb.samplers import AnySampler, groups_for, make_sampler, usual_sampler
 from simulations.config import Configuration, PrivacyConfig
 
 _LARGEST_DEFAULT_COHORT = 2048
+_MOST_USERS_TOGETHER = 32  # in one virtual client, where no noise is asked for
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,23 @@ def completed(configuration: Configuration, num_users: int) -> Configuration:
     All of them are public functions of public numbers. Without a sampler, tree noise
     gets the cyclic one and everything else Poisson sampling of virtual clients.
     """
-    privacy, u = configuration.privacy, configuration.privacy.users_per_virtual_client
+    privacy, local = configuration.privacy, configuration.local
+    u = privacy.users_per_virtual_client
     name = privacy.sampler or usual_sampler(privacy.mechanism)
     cohort = privacy.users_per_round
     if cohort is None and name is Sampler.FULL_PARTICIPATION:
         cohort = float(num_users)
     if cohort is None:
         wanted = min(_LARGEST_DEFAULT_COHORT, max(num_users // 4, 1))
-        cohort = float(min(num_users, -(-wanted // u) * u))
-    privacy = replace(privacy, sampler=name, users_per_round=cohort)
+        cohort = float(min(num_users, -(-wanted // (u or 1)) * (u or 1)))
+    if u is None:
+        u = 1
+        if privacy.noise_multiplier == 0:
+            u = max(1, min(_MOST_USERS_TOGETHER, int(cohort) // 4))
+        local = replace(local, batch_size=local.batch_size * u)
+    privacy = replace(
+        privacy, sampler=name, users_per_round=cohort, users_per_virtual_client=u
+    )
     if name in ALLOCATED and num_users >= cohort:
         drawn = _sampler(privacy, num_users)
         privacy = replace(
@@ -119,7 +128,7 @@ def completed(configuration: Configuration, num_users: int) -> Configuration:
     groups = _groups(privacy, num_users, configuration.run.rounds)
     if groups > 1:
         privacy = replace(privacy, bands=groups)
-    return replace(configuration, privacy=privacy)
+    return replace(configuration, privacy=privacy, local=local)
 
 
 def whole_periods(plan: PrivacyPlan, rounds: Sequence[int]) -> None:
@@ -147,7 +156,7 @@ def _sampler(
         privacy.sampler or usual_sampler(privacy.mechanism),
         population=population,
         users_per_round=(privacy.users_per_round or 0.0) * factor,
-        users_per_virtual_client=privacy.users_per_virtual_client,
+        users_per_virtual_client=privacy.users_per_virtual_client or 1,
         truncated_users_per_round=None if most is None else int(most * factor),
         rounds_per_period=privacy.rounds_per_period,
         groups=groups,

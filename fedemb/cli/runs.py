@@ -126,6 +126,7 @@ def simulate(
     image_size: Annotated[
         Whole, typer.Option(help="Side of the images in pixels.")
     ] = None,
+    frames: Annotated[Whole, typer.Option(help="Frames of each clip.")] = None,
     user_column: Annotated[
         Text, typer.Option(help="Column of users in a table.")
     ] = None,
@@ -173,6 +174,7 @@ def simulate(
             "root": root,
             "amplify": amplify,
             "image_size": image_size,
+            "frames": frames,
             "user_column": user_column,
             "label_column": label_column,
             "image_column": image_column,
