@@ -39,6 +39,8 @@ class AuditedRun:
         statement = folder.read_json("privacy_statement.json")
         try:
             return _read(statement)
+        except UserError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path / 'privacy_statement.json'} is not a privacy statement of "
