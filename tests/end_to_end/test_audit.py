@@ -11,7 +11,7 @@ QUICK = ("--runs", "300", "--canaries", "64", "--seed", "1")
 KEYS = {
     *("verdict", "claimed_epsilon", "epsilon_lower_bound", "confidence", "delta"),
     *("lower_bounds", "estimates", "premises", "rounds", "rounds_of_plan", "runs"),
-    *("canaries", "seeded", "sampler", "users_per_virtual_client", "source"),
+    *("canaries", "seeded", "sampler", "users_per_virtual_client", "engine"),
 }
 
 
@@ -52,6 +52,15 @@ def test_a_recipe_is_audited_over_its_first_rounds(fedemb: CommandLine) -> None:
     )
     assert (found["rounds"], found["rounds_of_plan"]) == (3, 50)
     assert found["population"] == 5000
+
+
+def test_canaries_can_be_trained_by_an_engine(fedemb: CommandLine) -> None:
+    found = fedemb.json(
+        *("audit", "--engine", "shared", "--sampler", "full-participation"),
+        *("--population", "32", "--rounds", "1", "--runs", "100", "--seed", "1"),
+    )
+    assert found["engine"] == "shared"
+    assert found["premises"][0]["observed"] == pytest.approx(2, abs=1e-3)
 
 
 @pytest.mark.parametrize(
