@@ -39,9 +39,8 @@ INSTRUCTIONS = (
 
 def world_captions() -> Iterable[str]:
     """Captions of every procedural data set that has them."""
-    for name in ("clips", "scenes"):
-        data = load(name, users=300)
-        fields = data.fetch(np.arange(300)).fields
+    for name, users in (("clips", 300), ("scenes", 300), ("clips-stills", 50)):
+        fields = load(name, users=users).fetch(np.arange(users)).fields
         for field in ("caption", "caption_long"):
             yield from map(str, fields.get(field, ()))
 
@@ -53,7 +52,7 @@ def counted(texts: Iterable[str]) -> Counter[str]:
 
 
 def main() -> None:
-    worlds = counted(world_captions()) + counted(INSTRUCTIONS * 100)
+    worlds = counted(world_captions()) + counted(INSTRUCTIONS * 500)
     titles = load("openclipart").examples.fields["caption"]
     drawings = counted(map(str, titles))
     counts: Counter[str] = Counter()

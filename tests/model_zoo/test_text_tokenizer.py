@@ -28,9 +28,9 @@ def test_every_size_reads_the_captions_of_the_worlds(size):
     captions = load("clips", users=50).fetch(np.arange(20)).fields["caption"]
     tokenizer = shipped(size)
     assert tokenizer.vocab_size == size
-    ids = encode(tokenizer, captions, 48)
+    ids = encode(tokenizer, captions, 64)
     assert ids.dtype == np.int64
-    assert ids.shape == (len(captions), 48)
+    assert ids.shape == (len(captions), 64)
     assert ids.max() < size
     assert decode(tokenizer, ids) == list(captions)
 
