@@ -18,7 +18,7 @@ from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey
 from fedemb.runner import ENGINES, EngineChoice, InlineRunner
 
-QUICK = AuditSettings(runs=300, canaries=16)
+QUICK = AuditSettings(runs=200, canaries=16)
 
 
 def make_plan(u: int, q: float = 1.0) -> PrivacyPlan:
