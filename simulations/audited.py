@@ -4,12 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accounting import SampledGaussian
+from accounting import SampledGaussian, Sampler
+from accounting.mechanism import Noise
 from fedemb.clipping import AdaptiveClipping
-from fedemb.cohort import SAMPLERS
 from fedemb.errors import UserError
 from fedemb.plan import PrivacyPlan
+from fedemb.samplers import make_sampler
 from simulations.folder import RunFolder
+
+AUDITED = (
+    Sampler.POISSON_VIRTUAL_CLIENTS,
+    Sampler.POISSON_USERS,
+    Sampler.FIXED_SIZE,
+    Sampler.FULL_PARTICIPATION,
+)
+"""Samplers whose rounds are accounted one by one."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +59,20 @@ class AuditedRun:
 
 def _read(statement: dict[str, Any]) -> AuditedRun:
     claimed = SampledGaussian.from_json(statement["mechanism"])
-    if claimed.unit.value != "user" or claimed.sampler not in SAMPLERS:
+    independent = claimed.noise is Noise.INDEPENDENT and claimed.sampler in AUDITED
+    if claimed.unit.value != "user" or not independent:
         raise UserError(
-            f"unit={claimed.unit.value!r} with sampler={claimed.sampler.value!r} was "
-            "not run by federated rounds; the audit attacks those alone."
+            f"unit={claimed.unit.value!r}, sampler={claimed.sampler.value!r} and "
+            f"noise={claimed.noise.value!r} cannot be audited: the audit attacks "
+            "rounds that are accounted one by one, with users drawn by "
+            f"{', '.join(AUDITED)}."
         )
     really = statement["really_run"] or statement
     # A claim for a larger population has cohort and noise larger by the same factor.
     noise = really["noise_multiplier"]
     factor = claimed.noise_multiplier / noise if noise else 1.0
-    sampler = SAMPLERS[claimed.sampler](
+    sampler = make_sampler(
+        claimed.sampler,
         population=round(claimed.population / factor),
         users_per_round=claimed.users_per_round / factor,
         users_per_virtual_client=claimed.users_per_virtual_client,

@@ -188,20 +188,22 @@ def _plan_of_recipe(
 
 def _plan_of_numbers(asked: Mapping[str, Any]) -> "PrivacyPlan":
     from accounting import Sampler
-    from fedemb.cohort import SAMPLERS
     from fedemb.errors import UserError
     from fedemb.plan import PrivacyPlan
+    from fedemb.samplers import make_sampler
+    from simulations.audited import AUDITED
 
     values = {**_QUICK, **asked}
     name, people = (
         values.get("sampler", "poisson-virtual-clients"),
         values["population"],
     )
-    if name not in [s.value for s in SAMPLERS]:
-        choices = ", ".join(s.value for s in SAMPLERS)
+    if name not in AUDITED:
+        choices = ", ".join(AUDITED)
         raise UserError(f"sampler={name!r} must be one of {choices}.")
     everybody = name == Sampler.FULL_PARTICIPATION
-    chosen = SAMPLERS[Sampler(name)](
+    chosen = make_sampler(
+        Sampler(name),
         population=people,
         users_per_round=values.get(
             "users_per_round", people if everybody else people / 2

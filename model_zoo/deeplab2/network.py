@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
-from model_zoo.deeplab2.decoder import DecoderSpec, Decoders, Predictions
+from model_zoo.deeplab2.decoder import Decoders, DecoderSpec, Predictions
 from model_zoo.deeplab2.layers import NORMS
 from model_zoo.deeplab2.mobilenet import MobileNetEncoder, MobileNetSpec
 from model_zoo.deeplab2.residual import ResidualEncoder, ResidualSpec

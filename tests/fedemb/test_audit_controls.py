@@ -11,13 +11,13 @@ from fedemb.audit import AuditReport, AuditSettings, Canaries, CanaryRunner, aud
 from fedemb.audit import release as real
 from fedemb.clipping import ClippedSum, Lattice
 from fedemb.cohort import (
-    SAMPLERS,
     Cohort,
     PoissonUsers,
     PoissonVirtualClients,
 )
 from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey
+from fedemb.samplers import make_sampler
 
 QUICK = AuditSettings(runs=800, canaries=64)
 
@@ -30,8 +30,8 @@ def make_plan(
     rounds: int = 2,
     epsilon: float = 6.0,
 ) -> PrivacyPlan:
-    chosen = SAMPLERS[sampler](
-        population=128, users_per_round=128 * q, users_per_virtual_client=u
+    chosen = make_sampler(
+        sampler, population=128, users_per_round=128 * q, users_per_virtual_client=u
     )
     return PrivacyPlan(
         sampler=chosen,
