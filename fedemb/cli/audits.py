@@ -191,15 +191,14 @@ def _plan_of_numbers(asked: Mapping[str, Any]) -> "PrivacyPlan":
     from fedemb.errors import UserError
     from fedemb.plan import PrivacyPlan
     from fedemb.samplers import make_sampler
-    from simulations.audited import AUDITED
 
     values = {**_QUICK, **asked}
     name, people = (
         values.get("sampler", "poisson-virtual-clients"),
         values["population"],
     )
-    if name not in AUDITED:
-        choices = ", ".join(AUDITED)
+    if name not in list(Sampler):
+        choices = ", ".join(Sampler)
         raise UserError(f"sampler={name!r} must be one of {choices}.")
     everybody = name == Sampler.FULL_PARTICIPATION
     chosen = make_sampler(

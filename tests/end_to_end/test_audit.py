@@ -90,5 +90,5 @@ def test_a_broken_statement_is_one_line(fedemb: CommandLine) -> None:
     (folder / "privacy_statement.json").write_text('{"mechanism": {}}')
     code, _, err = fedemb("audit", "run")
     assert code == 2
-    assert "not a privacy statement" in err
+    assert "no configuration and privacy statement" in err
     assert "Traceback" not in err

@@ -11,12 +11,13 @@ from fedemb.audit import AuditReport, AuditSettings, audit, release, trained
 from fedemb.audit.canaries import Canaries
 from fedemb.audit.planted import PlantedTask, PlantedUsers
 from fedemb.clipping import ClippedSum, Lattice, clip_to_lattice
-from fedemb.cohort import SAMPLERS, Cohort
+from fedemb.cohort import Cohort
 from fedemb.local import LocalTraining
 from fedemb.parameters import FlatLayout
 from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey
 from fedemb.runner import ENGINES, EngineChoice, InlineRunner
+from fedemb.samplers import make_sampler
 
 QUICK = AuditSettings(runs=200, canaries=16)
 
@@ -24,8 +25,8 @@ QUICK = AuditSettings(runs=200, canaries=16)
 def make_plan(u: int, q: float = 1.0) -> PrivacyPlan:
     sampler = Sampler.FULL_PARTICIPATION if q == 1 else Sampler.POISSON_VIRTUAL_CLIENTS
     return PrivacyPlan(
-        sampler=SAMPLERS[sampler](
-            population=32, users_per_round=32 * q, users_per_virtual_client=u
+        sampler=make_sampler(
+            sampler, population=32, users_per_round=32 * q, users_per_virtual_client=u
         ),
         rounds=1,
         clip_norm=0.3,
