@@ -68,7 +68,6 @@ def test_canaries_can_be_trained_by_an_engine(fedemb: CommandLine) -> None:
     [
         (("--runs", "5"), "runs=5"),
         (("--noise-multiplier", "0"), "nothing to audit"),
-        (("--sampler", "dice"), "poisson-virtual-clients"),
         (("nowhere", "--rounds", "3"), "--rounds"),
         (("nowhere",), "not a run folder"),
     ],

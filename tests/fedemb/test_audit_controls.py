@@ -172,9 +172,15 @@ def a_cohort_cut_into_chunks(plan, canaries, key, dimension):
 
 @pytest.mark.statistical
 @pytest.mark.parametrize(
-    "broken", [half_the_noise, no_clipping, noise_repeated_each_round]
+    ("broken", "u"),
+    [
+        (half_the_noise, 1),
+        (half_the_noise, 2),
+        (no_clipping, 2),
+        (noise_repeated_each_round, 1),
+        (noise_repeated_each_round, 2),
+    ],
 )
-@pytest.mark.parametrize("u", [1, 2])
 def test_broken_pipelines_are_caught_by_membership(broken, u: int) -> None:
     report = audit(
         make_plan(u=u), RootKey.from_seed(4), settings=QUICK, pipeline=broken
