@@ -54,6 +54,7 @@ def test_a_recipe_is_audited_over_its_first_rounds(fedemb: CommandLine) -> None:
     assert found["population"] == 5000
 
 
+@pytest.mark.slow
 def test_canaries_can_be_trained_by_an_engine(fedemb: CommandLine) -> None:
     found = fedemb.json(
         *("audit", "--engine", "shared", "--sampler", "full-participation"),
