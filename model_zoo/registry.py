@@ -40,6 +40,7 @@ _BUILT_IN: Mapping[str, str] = {
     "mobilenet_v2": "model_zoo.image.systems:MOBILENET_V2",
     "resnet50": "model_zoo.image.systems:RESNET50",
     "efficientnet_lite0": "model_zoo.image.systems:EFFICIENTNET_LITE0",
+    "cv_mim": "model_zoo.cv_mim.system:CV_MIM",
     "videoglue": "model_zoo.videoglue.card:VIDEOGLUE",
     "deeplab2": "model_zoo.deeplab2.card:DEEPLAB2",
 }
