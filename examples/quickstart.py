@@ -15,11 +15,12 @@ from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import ServerAdam, ServerState
 from fedemb.train import train
 from model_zoo import registry
+from model_zoo.system import DataFacts
 from simulations import datasets
 
 data = datasets.load("synthetic", users=1_000_000)
 (stage,) = registry.get("small_cnn:tiny").build(
-    image_shape=(28, 28, 1), num_classes=data.num_classes
+    data=DataFacts(example_shape=(28, 28, 1), num_classes=data.num_classes)
 )
 torch.manual_seed(0)
 backbone = stage.task.make_backbone()

@@ -18,6 +18,9 @@ from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, EmbeddingTask, Parameters
 
+HEAD_INITS = ("fresh", "public")
+_PUBLIC_SEED = np.uint64(0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalTraining:
@@ -37,6 +40,8 @@ class LocalTraining:
             max_examples, repeating the rows as often as needed.
         head_steps: steps that fit the head alone; None is joint mode.
         head_lr_scale: the head's learning rate is `learning_rate * head_lr_scale`.
+        head_init: `fresh` draws a head anew for every virtual client and round;
+            `public` draws it once, from a public seed, the same for all of them.
 
     Raises:
         UserError: if a number is out of range.
@@ -50,6 +55,7 @@ class LocalTraining:
     steps: int | None = None
     head_steps: int | None = None
     head_lr_scale: float = 1.0
+    head_init: str = "fresh"
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "head_lr_scale"):
@@ -63,6 +69,10 @@ class LocalTraining:
                 raise UserError(f"{name}={value} must be at least 1.")
         if self.head_steps is not None and self.head_steps < 0:
             raise UserError(f"head_steps={self.head_steps} must not be negative.")
+        if self.head_init not in HEAD_INITS:
+            raise UserError(
+                f"head_init={self.head_init!r} must be one of {', '.join(HEAD_INITS)}."
+            )
 
     def trains_head(self, step: int) -> bool:
         """Whether a local step moves the head."""
@@ -211,7 +221,13 @@ def make_work(
         rows=torch.from_numpy(rows + (rows >= 0) * examples.offsets[:-1, None, None]),
         classes=torch.from_numpy(classes),
         head=template,
-        heads=_fresh_heads(task, template, classes, seeds, dtype),
+        heads=_fresh_heads(
+            task,
+            template,
+            classes,
+            seeds if recipe.head_init == "fresh" else np.full_like(seeds, _PUBLIC_SEED),
+            dtype,
+        ),
     )
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from fedemb.errors import NotAvailable, UserError
-from model_zoo.system import Builder, Configuration, System, TaskOptions
+from model_zoo.system import Builder, Configuration, DataFacts, System, TaskOptions
 
 __all__ = [
     "Builder",
     "Configuration",
+    "DataFacts",
     "System",
     "TaskOptions",
     "describe",
@@ -92,8 +93,9 @@ def describe(name: str) -> dict[str, Any]:
         name: as for `get`; with a configuration only that one is counted.
 
     Returns:
-        The keys `name`, `paper`, `user`, `stages` and `configurations`. The last maps
-        names to `backbone_parameters`, `head_parameters`, `total_parameters`, `note`.
+        The keys `name`, `paper`, `user`, `stages` and `configurations`. The
+        last maps names to `backbone_parameters`, `head_parameters`, `total_parameters`
+        and `note`.
 
     Raises:
         NotAvailable: as `get` does.
@@ -118,18 +120,14 @@ def describe(name: str) -> dict[str, Any]:
 def _count(configuration: Configuration) -> dict[str, int | str]:
     import torch
 
-    stages = configuration.build(
-        image_shape=configuration.image_shape,
-        num_classes=configuration.num_classes,
-        options=configuration.options,
-    )
+    stages = configuration.build(data=configuration.data, options=configuration.options)
     backbone: dict[str, int] = {}
     head = 0
     with torch.device("meta"):
         for stage in stages:
             module = stage.task.make_backbone()
             backbone |= {k: v.numel() for k, v in module.named_parameters()}
-            own = stage.task.make_head(configuration.num_classes)
+            own = stage.task.make_head(configuration.data.num_classes)
             head += sum(value.numel() for value in own.parameters())
     size = sum(backbone.values())
     return {

@@ -14,6 +14,38 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What a system may know about the data it is built for; all of it is public.
+
+    Attributes:
+        example_shape: one row of the data set's first field: (H, W, C) for images,
+            (T, H, W, C) for clips, (T, J, D) for motions, ...
+        num_classes: size of the training label space.
+        class_names: names of all classes, training and held out; may be empty.
+        vocabularies: names for integer fields other than the label.
+
+    Raises:
+        UserError: if a size is below 1.
+
+    Example:
+        >>> DataFacts(example_shape=(28, 28, 1), num_classes=62).example_shape
+        (28, 28, 1)
+    """
+
+    example_shape: tuple[int, ...]
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+    vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1 or min(self.example_shape, default=0) < 1:
+            raise UserError(
+                f"example_shape={self.example_shape} and num_classes="
+                f"{self.num_classes} must be at least 1 everywhere."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """What a person may choose about a system's task; None is the system's own choice.
 
@@ -47,10 +79,12 @@ class TaskOptions:
 class Builder(Protocol):
     """Makes the stages of one configuration."""
 
-    def __call__(
-        self, *, image_shape: tuple[int, ...], num_classes: int, options: TaskOptions
-    ) -> "tuple[Stage, ...]":
-        """Stages for examples of `image_shape` (H, W, C) and `num_classes` labels."""
+    def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
+        """Stages for data of these facts.
+
+        Raises:
+            UserError: if the system cannot be built for such data or options.
+        """
         ...
 
 
@@ -61,15 +95,13 @@ class Configuration:
     Attributes:
         note: one sentence for people.
         build: makes the stages; it imports what it needs when it is called.
-        image_shape: (H, W, C) that the counts of `describe` refer to.
-        num_classes: classes that the counts of `describe` refer to.
+        data: what the counts of `describe` refer to.
         options: head and sizes that the counts of `describe` refer to.
     """
 
     note: str
     build: Builder
-    image_shape: tuple[int, ...]
-    num_classes: int
+    data: DataFacts
     options: TaskOptions = field(default_factory=TaskOptions)
 
 
@@ -85,6 +117,8 @@ class System:
         configurations: by name.
         default_dataset: what it is trained on unless told otherwise.
         default_configuration: what it is built as unless told otherwise.
+        metric: its headline metric, a key of what its last task evaluates to; higher
+            is better.
 
     Raises:
         ValueError: if the default configuration is none of the configurations.
@@ -97,6 +131,7 @@ class System:
     configurations: Mapping[str, Configuration]
     default_dataset: str
     default_configuration: str
+    metric: str = "recall_at_1"
 
     def __post_init__(self) -> None:
         if self.default_configuration not in self.configurations:
@@ -123,16 +158,14 @@ class System:
         self,
         configuration: str | None = None,
         *,
-        image_shape: tuple[int, ...],
-        num_classes: int,
+        data: DataFacts,
         options: TaskOptions | None = None,
     ) -> "tuple[Stage, ...]":
-        """The training stages for examples of a shape and a label space.
+        """The training stages for data of these facts.
 
         Args:
             configuration: by name; None is the default one.
-            image_shape: (H, W, C) of the examples.
-            num_classes: size of the data set's label space.
+            data: shape of the examples, size of the label space, names.
             options: a person's choices.
 
         Raises:
@@ -140,7 +173,5 @@ class System:
             UserError: if the system cannot be built for these examples or options.
         """
         return self.configuration(configuration).build(
-            image_shape=image_shape,
-            num_classes=num_classes,
-            options=options or TaskOptions(),
+            data=data, options=options or TaskOptions()
         )

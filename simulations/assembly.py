@@ -5,8 +5,9 @@ assembles the same parts from the same text.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import ServerAdam, ServerOptimizer, ServerSGD
 from fedemb.stages import Stage
 from model_zoo import registry
-from model_zoo.system import System, TaskOptions
+from model_zoo.system import DataFacts, System, TaskOptions
 from simulations import datasets
 from simulations.config import Configuration, recipe, recipe_names, resolve
 
@@ -78,6 +79,15 @@ class Assembly:
         """The trained parameters of a stage."""
         chosen = self.configuration.model.trainable or self.stages[stage].trainable
         return FlatLayout.of(backbone, chosen)
+
+    @cached_property
+    def trained_parameters(self) -> int:
+        """P of the stage that trains most."""
+        sizes = (
+            self.layout(stage, make_backbone(self, stage)).size
+            for stage in range(len(self.stages))
+        )
+        return max(sizes)
 
     def promise(self) -> Promise:
         """The privacy plan, with calibrated noise where epsilon is the target."""
@@ -152,21 +162,30 @@ def assemble(configuration: Configuration) -> Assembly:
     )
     configuration = _with_cohort(configuration, dataset.num_users)
     system = registry.get(model.name)
-    shape = next(iter(dataset.held_out().fields.values())).shape[1:]
     options = TaskOptions(
         head=model.head,
         label_space=model.label_space,
         embedding_dim=model.embedding_dim,
         trainable=model.trainable,
+        temperature=model.temperature,
+        always_normalize=model.always_normalize,
     )
-    stages = system.build(
-        image_shape=tuple(int(n) for n in shape),
-        num_classes=dataset.num_classes,
-        options=options,
-    )
+    stages = system.build(data=facts(dataset), options=options)
     if configuration.run.baseline == "dp-fedavg":
         stages = tuple(replace(s, task=AggregatedHeadTask(s.task)) for s in stages)
     return Assembly(configuration, dataset, system, stages)
+
+
+def facts(dataset: UserDataset) -> DataFacts:
+    """What a system may know about a data set."""
+    first = next(iter(dataset.held_out().fields.values()))
+    named: Mapping[str, Sequence[str]] = getattr(dataset, "vocabularies", {})
+    return DataFacts(
+        example_shape=tuple(int(n) for n in first.shape[1:]),
+        num_classes=dataset.num_classes,
+        class_names=tuple(dataset.class_names),
+        vocabularies={name: tuple(words) for name, words in named.items()},
+    )
 
 
 def make_promise(configuration: Configuration, num_users: int) -> Promise:
@@ -226,8 +245,8 @@ def make_backbone(
     """The backbone at the start of a stage, ready to be trained.
 
     Its initial values are drawn from a public seed. `earlier` (the state of the
-    previous
-    stage or of a pre-trained backbone) replaces those of the same name and shape.
+    previous stage, by way of `Stage.inherit`, or of a pre-trained backbone) replaces
+    those of the same name and shape.
 
     Raises:
         UserError: if the backbone uses batch statistics, or `earlier` fits nowhere.
@@ -237,6 +256,9 @@ def make_backbone(
         torch.manual_seed(seed)
         backbone = assembly.stages[stage].task.make_backbone()
     own = backbone.state_dict()
+    inherit = assembly.stages[stage].inherit
+    if stage and earlier and inherit is not None:
+        earlier = inherit(earlier)
     fitting = {
         name: value
         for name, value in (earlier or {}).items()

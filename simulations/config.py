@@ -65,6 +65,8 @@ class ModelConfig:
             system's.
         label_space: `client` or `global`; None is the system's.
         embedding_dim: D; None is the system's.
+        temperature: of the class-means head; None is the system's.
+        always_normalize: embeddings have unit length in training, too.
     """
 
     name: str = "small_cnn"
@@ -73,6 +75,8 @@ class ModelConfig:
     head: str | None = None
     label_space: str | None = None
     embedding_dim: int | None = None
+    temperature: float | None = None
+    always_normalize: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

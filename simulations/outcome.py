@@ -103,6 +103,7 @@ def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
             "extrapolated": outcome.statement.extrapolated,
             "seeded": outcome.statement.seeded,
             "relative_noise": outcome.forecast.relative_noise,
+            "trained_parameters": outcome.forecast.trained_parameters,
         },
         "rounds_completed": progress.rounds,
         "stopped_early": progress.exhausted,

@@ -150,15 +150,14 @@ def _prepare(
     engine: EngineChoice,
     run_id: str,
 ) -> Prepared:
-    layout = assembly.layout(0, make_backbone(assembly, 0))
     plan = promise.plan
     forecast = noise_forecast(
-        trained_parameters=layout.size,
+        trained_parameters=assembly.trained_parameters,
         clip_norm=plan.clip_norm,
         noise_multiplier=plan.value_noise_multiplier,
         expected_virtual_clients=plan.expected_clients,
     )
-    statement = make_statement(assembly, promise, layout.size, key, engine)
+    statement = make_statement(assembly, promise, key, engine)
     folder.write_text("privacy_statement.json", statement.dumps())
     folder.write_text("privacy_statement.txt", statement.to_text() + "\n")
     folder.write_json("environment.json", environment())
@@ -168,7 +167,6 @@ def _prepare(
 def make_statement(
     assembly: Assembly,
     promise: Promise,
-    trained_parameters: int,
     key: RootKey,
     engine: EngineChoice,
 ) -> PrivacyStatement:
@@ -207,7 +205,7 @@ def make_statement(
         population_id=f"{provenance.name} {provenance.checksum}".strip(),
         data_source=provenance.source.value,
         adaptive_clipping=configuration.privacy.adaptive_clipping,
-        trained_parameters=trained_parameters,
+        trained_parameters=assembly.trained_parameters,
         seeded=key.seeded,
         public_inputs=tuple(public),
         tuned=(

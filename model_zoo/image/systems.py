@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
-from model_zoo.system import Configuration, System, TaskOptions
+from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -40,9 +40,7 @@ class ImageStages:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     trainable: str = "all"
 
-    def __call__(
-        self, *, image_shape: tuple[int, ...], num_classes: int, options: TaskOptions
-    ) -> "tuple[Stage, ...]":
+    def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """One stage that trains an embedding by classifying identities.
 
         Raises:
@@ -51,15 +49,16 @@ class ImageStages:
         from fedemb.identity import IdentityTask
         from fedemb.stages import Stage
 
-        if len(image_shape) != 3 or min(image_shape) < 1:
+        if len(data.example_shape) != 3:
             raise UserError(
-                f"image_shape={image_shape} must be (height, width, channels)."
+                f"example_shape={data.example_shape} must be (height, width, "
+                "channels): this system is trained on images."
             )
         module, _, name = self.backbone.partition(":")
         dim = options.embedding_dim or self.embedding_dim
         made = partial(
             getattr(importlib.import_module(module), name),
-            image_shape,
+            data.example_shape,
             dim,
             **self.arguments,
         )
@@ -67,7 +66,7 @@ class ImageStages:
             name=name,
             backbone=made,
             embedding_dim=dim,
-            num_classes=num_classes,
+            num_classes=data.num_classes,
             head=options.head or "class-means",
             label_space=options.label_space or "client",
             always_normalize=options.always_normalize,
@@ -88,8 +87,7 @@ def _size(
         note=f"{note}; counted at {' x '.join(map(str, image_shape))} "
         f"with a linear head of {num_classes:,} classes",
         build=build,
-        image_shape=image_shape,
-        num_classes=num_classes,
+        data=DataFacts(example_shape=image_shape, num_classes=num_classes),
         options=published,
     )
 

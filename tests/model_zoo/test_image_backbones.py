@@ -34,7 +34,8 @@ SMALL = {  # cheap enough to train here, with the shapes they are trained on
 def stage_of(name, shape, **options):
     system = registry.get(name)
     made = registry.TaskOptions(**options)
-    return system.build(image_shape=shape, num_classes=5, options=made)[0]
+    data = registry.DataFacts(example_shape=shape, num_classes=5)
+    return system.build(data=data, options=made)[0]
 
 
 def count(module) -> int:

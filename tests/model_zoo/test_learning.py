@@ -21,7 +21,9 @@ USERS = 20_000
 def auc_before_and_after(name: str, *, noise_multiplier: float) -> tuple[float, float]:
     data = load("synthetic", users=USERS)
     shape = data.held_out().fields["image"].shape[1:]
-    stage = registry.get(name).build(image_shape=shape, num_classes=data.num_classes)[0]
+    stage = registry.get(name).build(
+        data=registry.DataFacts(example_shape=shape, num_classes=data.num_classes)
+    )[0]
     torch.manual_seed(0)
     backbone = stage.task.make_backbone()
     layout = FlatLayout.of(backbone, stage.trainable)

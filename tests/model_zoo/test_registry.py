@@ -44,7 +44,9 @@ def test_a_configuration_is_chosen_after_a_colon():
     assert registry.get("lenet").default_configuration == "paper"
     tiny = registry.get("lenet:tiny")
     assert tiny.default_configuration == "tiny"
-    stage = tiny.build(image_shape=(28, 28, 1), num_classes=3)[0]
+    stage = tiny.build(
+        data=registry.DataFacts(example_shape=(28, 28, 1), num_classes=3)
+    )[0]
     assert stage.task.embedding_dim == 32
     assert set(registry.describe("lenet:tiny")["configurations"]) == {"tiny"}
 
@@ -67,7 +69,9 @@ def test_options_out_of_range_are_refused(wrong):
 @pytest.mark.parametrize("name", registry.names())
 def test_stages_travel_to_other_processes(name):
     system = registry.get(name)
-    stages = system.build(image_shape=(64, 64, 3), num_classes=3)
+    stages = system.build(
+        data=registry.DataFacts(example_shape=(64, 64, 3), num_classes=3)
+    )
     assert sum(stage.share_of_rounds for stage in stages) == 1
     copies = pickle.loads(pickle.dumps(stages))
     for copy, stage in zip(copies, stages, strict=True):
@@ -82,7 +86,7 @@ from torch import nn
 
 from fedemb.identity import IdentityTask
 from fedemb.stages import Stage
-from model_zoo.system import Configuration, System, TaskOptions
+from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 
 class Pooled(nn.Module):
@@ -94,13 +98,13 @@ class Pooled(nn.Module):
         return self.embedding(images.mean((2, 3)))
 
 
-def build(*, image_shape, num_classes, options):
+def build(*, data, options):
     dim = options.embedding_dim or 16
     task = IdentityTask(
         name="pooled",
-        backbone=partial(Pooled, image_shape[2], dim),
+        backbone=partial(Pooled, data.example_shape[2], dim),
         embedding_dim=dim,
-        num_classes=num_classes,
+        num_classes=data.num_classes,
         head=options.head or "class-means",
     )
     return (Stage("embedding", task, 1.0, options.trainable or "all"),)
@@ -117,8 +121,7 @@ SYSTEM = System(
         "tiny": Configuration(
             note="a mean colour",
             build=build,
-            image_shape=(8, 8, 3),
-            num_classes=10,
+            data=DataFacts(example_shape=(8, 8, 3), num_classes=10),
             options=TaskOptions(head="linear"),
         )
     },

@@ -1,0 +1,100 @@
+"""What the zoo learns: at first, without noise, and at epsilon, in one table.
+
+    python -m benchmarks.learning cv_mim deeplab2 --users 1000000 --epsilon 2
+
+Every system is trained by `fedemb simulate --model NAME --compare-non-private` on its
+default generated data, for a population that is really sampled (nothing is
+extrapolated). *Kept* is the share of the gain without noise that is left with it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_zoo import registry
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The headline metric of one run."""
+
+    system: str
+    metric: str
+    seed: int
+    initial: float
+    private: float
+    non_private: float
+    epsilon: float
+    rounds: int
+    parameters: int
+    seconds: float
+
+    @property
+    def kept(self) -> float:
+        gain = self.non_private - self.initial
+        return (self.private - self.initial) / gain if gain > 0 else float("nan")
+
+    def row(self) -> str:
+        return (
+            f"| `{self.system}` | {self.metric} | {self.seed} | {self.rounds} | "
+            f"{self.parameters:,} | {self.initial:.3f} | {self.non_private:.3f} | "
+            f"{self.private:.3f} | {self.epsilon:.2f} | {100 * self.kept:.0f} % | "
+            f"{self.seconds:.0f} |"
+        )
+
+
+COLUMNS = (
+    *("system", "metric", "seed", "rounds", "trained parameters", "at first"),
+    *("without noise", "private", "epsilon", "kept", "seconds"),
+)
+
+
+def learn(name: str, users: int, epsilon: float, seed: int, more: list[str]) -> Learned:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = [
+            *(sys.executable, "-m", "fedemb", "simulate", "--model", name),
+            *("--users", str(users), "--epsilon", str(epsilon), "--seed", str(seed)),
+            *("--compare-non-private", "--json", "--out", str(out), *more),
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        report = json.loads((out / "report.json").read_text())
+    metric = registry.get(name).metric
+    found = report["metrics"]
+    return Learned(
+        system=name,
+        metric=metric,
+        seed=seed,
+        initial=found["initial"][metric],
+        private=found["final"][metric],
+        non_private=found["non_private"][metric],
+        epsilon=report["privacy"]["epsilon"],
+        rounds=report["rounds_completed"],
+        parameters=report["privacy"]["trained_parameters"],
+        seconds=report["performance"]["seconds"],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("systems", nargs="*", default=registry.names())
+    parser.add_argument("--users", type=int, default=1_000_000)
+    parser.add_argument("--epsilon", type=float, default=2.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    options = parser.parse_args()
+    more = [word for setting in options.settings for word in ("--set", setting)]
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"|{'---|' * len(COLUMNS)}")
+    for name in options.systems:
+        for seed in options.seeds:
+            found = learn(name, options.users, options.epsilon, seed, more)
+            print(found.row(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
