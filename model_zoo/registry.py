@@ -40,6 +40,7 @@ _BUILT_IN: Mapping[str, str] = {
     "mobilenet_v2": "model_zoo.image.systems:MOBILENET_V2",
     "resnet50": "model_zoo.image.systems:RESNET50",
     "efficientnet_lite0": "model_zoo.image.systems:EFFICIENTNET_LITE0",
+    "univrd": "model_zoo.univrd.systems:UNIVRD",
 }
 
 

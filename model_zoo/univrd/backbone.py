@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from fedemb.heads import unit_rows
 from model_zoo.text.tokenizer import Tokenizer, encode
+from model_zoo.text.transformer import TextTower
 from model_zoo.univrd.decoder import RelationDecoder
 from model_zoo.univrd.heads import BoxHead
 from model_zoo.univrd.phrases import LabelSpace
-from model_zoo.univrd.towers import DualShape, ImageTower, TextTower
+from model_zoo.univrd.towers import DualShape, ImageTower
 
 _BLOCK = 256  # texts embedded at a time
 
@@ -94,7 +95,7 @@ class UniVRD(nn.Module):
         for name in ("object_bank", "relation_bank"):
             self.register_buffer(name, torch.empty(0), persistent=False)
         self.refresh_banks()
-        self.register_load_state_dict_post_hook(_refresh)
+        self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
 
     def refresh_banks(self) -> None:
         """Embed all names `[names, templates, e]` and phrases `[R, e]`, unit length."""
@@ -105,9 +106,10 @@ class UniVRD(nn.Module):
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Unit-length embeddings `[n, e]` of any texts; without gradient."""
         device = self.text.token.weight.device
-        ids = torch.from_numpy(encode(self._tokenizer, texts, self._length))
+        ids = torch.from_numpy(encode(self._tokenizer, texts, self._length)).to(device)
         with torch.no_grad():
-            parts = [self.text(part.to(device)) for part in ids.split(_BLOCK)]
+            starts = range(0, len(ids), _BLOCK)
+            parts = [self.text(ids[i : i + _BLOCK]) for i in starts]
         return unit_rows(torch.cat(parts))
 
     def detect(self, images: Tensor) -> Instances:

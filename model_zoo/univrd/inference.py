@@ -90,10 +90,10 @@ def best_triplets(
         Triplets by picture and falling score; labels are rows of `phrases`.
     """
     scores = torch.sigmoid(scaling(similarity(relations.classes, phrases)))
-    flat = scores.flatten(1)
+    flat = scores.detach().flatten(1)
     values, places = flat.topk(min(top, flat.shape[1]), dim=1)
     query, label = places // len(phrases), places % len(phrases)
-    boxes = corners(instances.boxes)
+    boxes = corners(instances.boxes).detach()
     ends = [
         boxes.gather(1, end.gather(1, query)[..., None].expand(-1, -1, 4))
         for end in pointed(relations, instances)

@@ -60,9 +60,7 @@ def ask(
         "name_query": torch.from_numpy(asked),
         "template": torch.from_numpy((by_template * templates).astype(np.int64)),
         "phrase": torch.from_numpy(phrase),
-        "phrase_query": torch.from_numpy(
-            _phrase_queries(space, rows, phrase, by_phrase)
-        ),
+        "phrase_query": torch.from_numpy(to_ask),
     }
 
 

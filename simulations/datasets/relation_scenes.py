@@ -6,7 +6,7 @@ synonymous or overlap, and one of which has boxes only.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from simulations.datasets.counters import integers
 from simulations.datasets.generated import Fields, Generated
 from simulations.datasets.registry import LoadOptions
 from simulations.datasets.scenes import PREDICATES, Scenes
-from simulations.datasets.shapes import COLOURS, SHAPES
+from simulations.datasets.shapes import COLOURS, SHAPES, Things
 
 SOURCES = ("words-a", "words-b", "boxes-only")
 OTHER_SHAPES = ("box", "sphere", "pyramid", "plus", "hoop", "rhombus")
@@ -52,6 +52,8 @@ def load(options: LoadOptions) -> "RelationScenes":
 @dataclass(frozen=True)
 class RelationScenes(Generated):
     """Pictures of two to four shapes with boxes, names and relations.
+
+    Every kind of shape has a colour of its own, in the user's light.
 
     Fields: `image` uint8 `[n, side, side, 3]`; `boxes` float32 `[n, 4, 4]` as (ymin,
     xmin, ymax, xmax) of what can be seen, -1 if nothing; `object_name` int64 `[n, 4]`
@@ -103,11 +105,10 @@ class RelationScenes(Generated):
         own: NDArray[np.uint64],
         kind: NDArray[np.int64],
     ) -> Fields:
-        """The scenes of `Scenes`, in any colour, in the words of the user's source."""
+        """The scenes of `Scenes`, in the words of the user's source."""
         rest, target = np.divmod(kind, len(SHAPES))
         subject, predicate = np.divmod(rest, _MAIN)
-        colour = integers(self.hash(own, 90), len(COLOURS))
-        coloured = (subject * len(COLOURS) + colour) * _MAIN + predicate
+        coloured = subject * len(COLOURS) * _MAIN + predicate
         rows = self._scenes.render(names, own, coloured * len(SHAPES) + target)
         source = integers(self.hash(names, 91), len(SOURCES))
         shape = np.asarray(rows["object_label"], dtype=np.int64)
@@ -125,4 +126,19 @@ class RelationScenes(Generated):
 
     @cached_property
     def _scenes(self) -> Scenes:
-        return Scenes(self.num_users, self.seed, self.side)
+        return _TypicalColours(self.num_users, self.seed, self.side)
+
+
+@dataclass(frozen=True)
+class _TypicalColours(Scenes):
+    """Scenes whose things have the colour of their kind, as bananas are yellow."""
+
+    def _things(
+        self,
+        names: NDArray[np.uint64],
+        own: NDArray[np.uint64],
+        kind: NDArray[np.int64],
+        predicate: NDArray[np.int64],
+    ) -> list[Things]:
+        things = super()._things(names, own, kind, predicate)
+        return [replace(thing, colour=thing.shape) for thing in things]
