@@ -4,8 +4,6 @@ A triplet that was found is true if both its boxes overlap an annotation of the 
 label by IoU of at least 0.5, and that annotation was not claimed by a surer one.
 """
 
-from collections import defaultdict
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -65,22 +63,30 @@ def true_positives(
             have none either (V-COCO's scenario 1); otherwise its object is ignored
             (scenario 2).
     """
-    places = defaultdict(list)
-    for row, key in enumerate(zip(truth.picture, truth.label, strict=True)):
-        places[key].append(row)
+    width = 1 + max(found.label.max(initial=0), truth.label.max(initial=0))
+    keys = truth.picture * width + truth.label
+    by_key = np.argsort(keys, kind="stable")
+    order = np.argsort(-found.score, kind="stable")
+    wanted = (found.picture * width + found.label)[order]
+    first = np.searchsorted(keys[by_key], wanted)
+    rivals = np.searchsorted(keys[by_key], wanted, side="right") - first
+    rows = np.repeat(np.arange(len(order)), rivals)  # one per pair to compare
+    start = np.cumsum(rivals) - rivals
+    annotations = by_key[first[rows] + np.arange(len(rows)) - start[rows]]
+    detections = order[rows]
+    overlap = np.minimum(
+        _iou(found.subject[detections], truth.subject[annotations]),
+        _object_iou(found.object[detections], truth.object[annotations], empty_objects),
+    )
+    # The best pair of every detection, then the surest detection of every annotation.
+    best = np.lexsort((-overlap, rows))
+    best = best[np.unique(rows[best], return_index=True)[1]]
+    best = best[overlap[best] >= iou]
+    taken, surest = np.unique(annotations[best], return_index=True)
     hit = np.zeros(len(found), dtype=bool)
     claimed = np.zeros(len(truth), dtype=bool)
-    for row in np.argsort(-found.score, kind="stable"):
-        rows = places.get((found.picture[row], found.label[row]))
-        if rows is None:
-            continue
-        overlap = np.minimum(
-            _iou(found.subject[row], truth.subject[rows]),
-            _object_iou(found.object[row], truth.object[rows], empty_objects),
-        )
-        best = int(overlap.argmax())
-        if overlap[best] >= iou and not claimed[rows[best]]:
-            hit[row] = claimed[rows[best]] = True
+    hit[detections[best[surest]]] = True
+    claimed[taken] = True
     return hit, claimed
 
 
@@ -173,16 +179,17 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def _iou(one: NDArray[np.float32], many: NDArray[np.float32]) -> NDArray[np.float32]:
-    first, second = torch.from_numpy(one), torch.from_numpy(many)
-    return np.asarray(overlaps(first[None], second)[0].numpy())
+def _iou(
+    first: NDArray[np.float32], second: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    iou, _ = overlaps(torch.from_numpy(first), torch.from_numpy(second))
+    return np.asarray(iou.numpy())
 
 
 def _object_iou(
-    one: NDArray[np.float32], many: NDArray[np.float32], empty_objects: bool
+    found: NDArray[np.float32], truth: NDArray[np.float32], empty_objects: bool
 ) -> NDArray[np.float32]:
-    nothing = np.isnan(many).any(axis=1)
-    missing = np.isnan(one).any()
-    without = np.float32(missing if empty_objects else True)
-    iou = np.zeros(len(many), np.float32) if missing else _iou(one, many)
-    return np.where(nothing, without, np.nan_to_num(iou)).astype(np.float32)
+    missing = np.isnan(found).any(axis=1)
+    without = missing if empty_objects else np.ones_like(missing)
+    iou = np.where(missing, 0, np.nan_to_num(_iou(found, truth)))
+    return np.where(np.isnan(truth).any(axis=1), without, iou).astype(np.float32)

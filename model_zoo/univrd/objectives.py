@@ -81,10 +81,11 @@ def relation_loss(
     present: Tensor,
     asked: Tensor,
 ) -> Tensor:
-    """(1 / M) sum of focal classification, plus pointing at subject and object, `[B]`.
+    """Focal classification plus pointing at subject and object, `[B]`.
 
-    Relation queries are matched to relations by the same terms. A query without a
-    relation is a negative for the phrases that are asked for.
+    The mean over all M relation queries, which are matched to relations by the same
+    terms. A query without a relation points at nothing, and is a negative for the
+    phrases that are asked for.
 
     Args:
         logits: of phrases, `[B, M, Q]`.
@@ -101,6 +102,5 @@ def relation_loss(
     cost = wanted @ focal_cost(logits).transpose(-1, -2) + pointing
     chosen = match(cost, present)
     labels = (chosen.transpose(-1, -2) @ wanted).clamp(max=1)
-    named = (focal_sigmoid(logits, labels) * asked[:, None, :]).sum(-1).mean(1)
-    pairs = present.sum(1).clamp(min=1)
-    return named + (chosen * pointing).sum((1, 2)) / pairs
+    named = (focal_sigmoid(logits, labels) * asked[:, None, :]).sum((1, 2))
+    return (named + (chosen * pointing).sum((1, 2))) / logits.shape[1]

@@ -157,7 +157,7 @@ UNIVRD = System(
     ),
     default_dataset="relation-scenes",
     default_configuration="tiny",
-    metric="relation_map",
+    metric="mean_recall_at_100",
     configurations={
         "clip-b32": _size(
             "CLIP ViT-B/32 at 768 pixels, 576 tokens, a decoder of 6 layers",
@@ -184,6 +184,7 @@ UNIVRD = System(
                 phrase_queries=30,
                 augmentation={"mosaics": (0.6, 0.4), "least_crop": 0.7},
                 public=True,
+                share=4 / 9,
                 detector="names:image.blocks.1.*,image.norm_after.*,merged_norm.*,"
                 "class_head.*,box_head.*",
                 relations="names:decoder.layers.*,decoder.relation.*,"
