@@ -14,8 +14,9 @@ from typing import Any
 
 from accounting import _validate
 from accounting.account import EpsilonReport
-from accounting.mechanism import Adjacency, PrivacyUnit
-from accounting.wording import ADJACENCY, SAMPLER, UNIT, pair, why_pair
+from accounting.correlated import participation, sensitivity
+from accounting.mechanism import Adjacency, Noise, PrivacyUnit, SampledGaussian
+from accounting.wording import ADJACENCY, NOISE, SAMPLER, UNIT, pair, why_pair
 
 SCHEMA = "fedemb-privacy-statement-1"
 
@@ -200,6 +201,8 @@ class PrivacyStatement:
             ("rounds T", f"{c.rounds:,}"),
             (clip, f"{self.clip_norm:.6g}"),
             ("noise multiplier z", f"{m.noise_multiplier:.6g} (noise on the sum: z C)"),
+            ("noise of different rounds", NOISE[m.noise]),
+            ("", _periods(m)),
             ("privatised parameters", f"{self.trained_parameters:,}"),
             ("dominating pair of a round", pair(m)),
             ("", why_pair(m)),
@@ -245,6 +248,24 @@ class PrivacyStatement:
             versions = ", ".join(f"{k} {v}" for k, v in self.software.items())
             notes.append(f"Software: {versions}.")
         return "\n".join(["Conditions and limits", *(f"  - {note}" for note in notes)])
+
+
+def _periods(mechanism: SampledGaussian) -> str:
+    """What a period of correlated noise costs, and how users return in it."""
+    m = mechanism
+    if m.noise is Noise.INDEPENDENT:
+        return ""
+    known = (
+        f"sensitivity {sensitivity(m):.6g} clip norms in {m.period:,} rounds; noise "
+        f"over sensitivity {m.accounted_noise_multiplier:.6g}"
+    )
+    if m.accounted_sampling_probability < 1:
+        return f"{known}; a client is drawn at most once in them"
+    part = participation(m)
+    return (
+        f"{known}; a user takes part at most {part.possible} times, at least "
+        f"{part.separation} rounds apart"
+    )
 
 
 def _show(value: float | None) -> str:

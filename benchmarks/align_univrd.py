@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from fedemb.heads import unit_rows
 from fedemb.identity import pixels
-from model_zoo.text.tokenizer import encode, shipped
+from model_zoo.text.tokenizer import encode
 from model_zoo.univrd.phrases import TEMPLATES, LabelSpace, phrase
+from model_zoo.univrd.public import tokenizer
 from model_zoo.univrd.systems import TINY
 from model_zoo.univrd.towers import DualEncoder, DualShape
 from simulations.datasets.relation_scenes import RelationScenes
@@ -78,7 +79,9 @@ def main() -> None:
     started = time.perf_counter()
 
     def embed(lines: list[str]) -> Tensor:
-        return model.text(torch.from_numpy(encode(shipped(), lines, shape.text_length)))
+        return model.text(
+            torch.from_numpy(encode(tokenizer(), lines, shape.text_length))
+        )
 
     for step in range(chosen.steps):
         first = FIRST_PUBLIC_USER + step * users
@@ -126,11 +129,12 @@ def main() -> None:
         if step % 50 == 49:
             right = (unit_rows(region) @ unit_rows(bank[0]).T).argmax(1) == meaning
             seconds = time.perf_counter() - started
+            parts = (loss_region / 2, loss_picture, loss_text)
+            region_loss, picture_loss, text_loss = (float(x.detach()) for x in parts)
             print(
-                f"{step + 1}: regions {float(loss_region) / 2:.3f} "
+                f"{step + 1}: regions {region_loss:.3f} "
                 f"({float(right.float().mean()):.2f} right), pictures "
-                f"{float(loss_picture):.3f}, texts {float(loss_text):.3f}, "
-                f"{seconds:.0f} s",
+                f"{picture_loss:.3f}, texts {text_loss:.3f}, {seconds:.0f} s",
                 flush=True,
             )
     towers = {

@@ -1,10 +1,13 @@
-"""Public towers: aligned on generated captions, shipped, and loaded at the start.
+"""Public towers and their vocabulary: shipped, and loaded at the start.
 
-They stand in for CLIP's published weights, which come with no package. Pictures and
-captions are of the generated scenes, by users that no training population has;
-`benchmarks/align_univrd.py` makes them again.
+They stand in for CLIP's published weights, which come with no package. They were
+aligned on pictures of the generated scenes, by users that no training population has,
+and know which words mean the same; `benchmarks/align_univrd.py` makes them again. The
+vocabulary belongs to the weights: with another one they would read nonsense.
 """
 
+import json
+from functools import cache
 from importlib import resources
 
 import torch
@@ -12,7 +15,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from fedemb.errors import NotAvailable
-from model_zoo.text.tokenizer import Tokenizer
+from model_zoo.text.tokenizer import BytePair, Tokenizer
 from model_zoo.univrd.backbone import UniVRD
 from model_zoo.univrd.phrases import LabelSpace
 from model_zoo.univrd.towers import DualShape, resized_positions
@@ -70,3 +73,12 @@ def public_towers() -> dict[str, Tensor]:
     """The shipped towers, float32, by their names in the backbone."""
     file = resources.files("model_zoo.univrd") / "towers.safetensors"
     return {name: x.to(torch.float32) for name, x in load(file.read_bytes()).items()}
+
+
+@cache
+def tokenizer() -> BytePair:
+    """The vocabulary that the shipped towers were trained with, 1,024 pieces."""
+    file = resources.files("model_zoo.univrd") / "vocabulary.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    merges = [(first, second) for first, second in record["merges"]]
+    return BytePair(record["alphabet"], merges, with_bytes=True)

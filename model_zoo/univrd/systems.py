@@ -50,10 +50,9 @@ class RelationStages:
                 names, or an option that texts as classifiers leave no room for.
         """
         from fedemb.stages import Stage
-        from model_zoo.text.tokenizer import shipped
         from model_zoo.univrd.augment import Augmentation
         from model_zoo.univrd.phrases import TEMPLATES, LabelSpace
-        from model_zoo.univrd.public import make_backbone
+        from model_zoo.univrd.public import make_backbone, tokenizer
         from model_zoo.univrd.tasks import DetectionTask, RelationTask
         from model_zoo.univrd.towers import DualShape
 
@@ -78,7 +77,7 @@ class RelationStages:
                 make_backbone,
                 shape,
                 space,
-                shipped(),
+                tokenizer(),
                 TEMPLATES,
                 queries=self.queries,
                 decoder_layers=self.decoder_layers,

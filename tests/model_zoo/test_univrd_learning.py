@@ -82,7 +82,7 @@ def test_label_unification_carries_names_over_to_their_synonyms():
             model.object_bank = torch.nn.functional.normalize(bank, dim=-1).expand(
                 shape
             )
-        fit(DETECTOR, model, 60, source=0)
+        fit(DETECTOR, model, 40, source=0, rate=8e-3)
         found.append([measured(model, s)["detection_map"] for s in (0, 1)])
     (own, synonyms), (own_random, synonyms_random) = found
     assert own > 0.15
@@ -93,8 +93,8 @@ def test_label_unification_carries_names_over_to_their_synonyms():
 
 @pytest.fixture(scope="module")
 def cascade():
-    model = fit(DETECTOR, backbone(), 200)
-    return fit(RELATIONS, model, 250)
+    model = fit(DETECTOR, backbone(), 200, rate=6e-3)
+    return fit(RELATIONS, model, 250, rate=6e-3)
 
 
 @pytest.mark.slow
