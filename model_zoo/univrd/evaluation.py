@@ -1,6 +1,7 @@
 """The system's own metrics on held-out pictures, beside those of its embeddings."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,12 +15,12 @@ from model_zoo.univrd.augment import Annotated
 from model_zoo.univrd.backbone import Instances, Relations, UniVRD
 from model_zoo.univrd.geometry import corners
 from model_zoo.univrd.heads import LogitScaling, similarity
-from model_zoo.univrd.inference import Triplets, best_triplets
+from model_zoo.univrd.inference import Triplets, best_triplets, relation_embedding
 from model_zoo.univrd.metrics import average_precisions, mean_recall
 from model_zoo.univrd.phrases import LabelSpace
 
 _PICTURES = 64  # at a time
-_TOP = 100  # triplets of a picture
+_RECALLED = (20, 50, 100)  # triplets of a picture
 
 
 def evaluate(
@@ -45,56 +46,72 @@ def evaluate(
 
     Returns:
         `relation_map` (HICO-DET's AP), `mean_recall_at_20` and `_50` and `_100` (Visual
-        Genome's), `detection_map` at IoU 0.5, and the identity metrics.
+        Genome's), `detection_map` at IoU 0.5, and the identity metrics. What has no
+        annotation is 0.
     """
     pieces = [_look(model, rows.image[i : i + _PICTURES]) for i in _starts(rows)]
     instances = Instances(*_joined([piece[0] for piece in pieces]))
     relations = Relations(*_joined([piece[1] for piece in pieces]))
+    result = _relation_metrics(model, phrases, space, rows, instances, relations)
+    result["detection_map"] = _detection_map(model, names, space, rows, instances)
+    embedded = relation_embedding(relations, model.relation_bank)
+    return result | identity_metrics(embedded.float().cpu(), labels)
+
+
+def _relation_metrics(
+    model: UniVRD,
+    phrases: Callable[[Tensor], Tensor],
+    space: LabelSpace,
+    rows: Annotated,
+    instances: Instances,
+    relations: Relations,
+) -> dict[str, float]:
+    """MAP over phrases and mean recall over predicates, each source by its phrases."""
     found: list[Triplets] = []
-    boxes: list[Triplets] = []
+    for number in range(len(space.sources)):
+        here = np.flatnonzero(rows.source == number)
+        allowed = space.phrases_of(number)
+        if len(here) == 0 or len(allowed) == 0:
+            continue
+        some = best_triplets(
+            _of(instances, here),
+            _related(relations, here),
+            model.relation_bank[torch.from_numpy(allowed)],
+            phrases,
+            top=max(_RECALLED),
+        )
+        picture, label = here[some.picture], allowed[some.label]
+        found.append(replace(some, picture=picture, label=label))
+    truth = _annotated_triplets(space, rows)
+    if not (found and len(truth)):
+        return {"relation_map": 0.0} | {f"mean_recall_at_{k}": 0.0 for k in _RECALLED}
+    triplets, predicates = Triplets.concatenated(found), space.triplets[:, 1]
+    precisions = average_precisions(triplets, truth, len(space.triplets))
+    return {"relation_map": float(np.nanmean(precisions))} | {
+        f"mean_recall_at_{k}": mean_recall(triplets, truth, k, predicates)
+        for k in _RECALLED
+    }
+
+
+def _detection_map(
+    model: UniVRD,
+    names: LogitScaling,
+    space: LabelSpace,
+    rows: Annotated,
+    instances: Instances,
+) -> float:
+    """MAP over names at IoU 0.5, each source by its own names."""
+    boxes = []
     for number, source in enumerate(space.sources):
         here = np.flatnonzero(rows.source == number)
-        if len(here) == 0:
-            continue
-        own = torch.from_numpy(np.array(source.objects, dtype=np.int64))
-        seen = _of(instances, here)
-        boxes.append(_boxes(model, names, seen, own, here))
-        allowed = space.phrases_of(number)
-        if len(allowed):
-            some = best_triplets(
-                seen,
-                _related(relations, here),
-                model.relation_bank[torch.from_numpy(allowed)],
-                phrases,
-                top=_TOP,
-            )
-            found.append(
-                Triplets(
-                    here[some.picture],
-                    some.subject,
-                    some.object,
-                    allowed[some.label],
-                    some.score,
-                )
-            )
-    truth = _annotated_triplets(space, rows)
-    things = _annotated_boxes(rows)
-    result = {"relation_map": 0.0}
-    if found and len(truth):
-        triplets = Triplets.concatenated(found)
-        precisions = average_precisions(triplets, truth, len(space.triplets))
-        result["relation_map"] = float(np.nanmean(precisions))
-        for k in (20, 50, 100):
-            result[f"mean_recall_at_{k}"] = mean_recall(
-                triplets, truth, k, space.triplets[:, 1]
-            )
-    precisions = average_precisions(
-        Triplets.concatenated(boxes), things, len(space.objects)
-    )
-    result["detection_map"] = float(np.nanmean(precisions)) if len(things) else 0.0
-    certain = similarity(relations.classes, model.relation_bank).amax(-1).argmax(1)
-    embedded = unit_rows(relations.classes[torch.arange(len(labels)), certain])
-    return result | identity_metrics(embedded.float().cpu(), labels)
+        own = torch.tensor(source.objects)
+        if len(here):
+            boxes.append(_boxes(model, names, _of(instances, here), own, here))
+    truth = _annotated_boxes(rows)
+    if not len(truth):
+        return 0.0
+    found = Triplets.concatenated(boxes)
+    return float(np.nanmean(average_precisions(found, truth, len(space.objects))))
 
 
 def _starts(rows: Annotated) -> range:

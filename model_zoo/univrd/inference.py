@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedemb.heads import unit_rows
 from model_zoo.univrd.backbone import Instances, Relations
 from model_zoo.univrd.geometry import corners, overlaps
 from model_zoo.univrd.heads import similarity
@@ -65,6 +66,20 @@ def pointed(relations: Relations, instances: Instances) -> tuple[Tensor, Tensor]
     subjects = similarity(relations.subjects, instances.tokens).argmax(-1)
     objects = similarity(relations.objects, instances.tokens).argmax(-1)
     return subjects, objects
+
+
+def relation_embedding(
+    relations: Relations, phrases: Tensor, sharpness: float = 10.0
+) -> Tensor:
+    """One unit-length embedding `[B, e]` per picture, of its relations.
+
+    The mean of the relation embeddings, weighted by certainty: the softmax over
+    relation queries of their best cosine to any phrase, times `sharpness`. A large
+    sharpness leaves the most certain relation alone.
+    """
+    certainty = similarity(relations.classes, phrases).amax(-1)  # [B, M]
+    weights = (sharpness * certainty).softmax(-1)
+    return unit_rows((weights[..., None] * unit_rows(relations.classes)).sum(1))
 
 
 def best_triplets(

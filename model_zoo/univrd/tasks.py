@@ -17,6 +17,7 @@ from model_zoo.univrd.augment import Annotated, Augmentation, augmented
 from model_zoo.univrd.backbone import UniVRD
 from model_zoo.univrd.evaluation import evaluate
 from model_zoo.univrd.heads import LogitScaling, masked, similarity
+from model_zoo.univrd.inference import relation_embedding
 from model_zoo.univrd.objectives import (
     detection_loss,
     matched_tokens,
@@ -232,14 +233,10 @@ class RelationTask(_SceneTask):
         return weighted_mean(losses, batch["weight"] * related)
 
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
-        """The embedding of the picture's most certain relation, `[B, e]`.
-
-        Certainty is the best cosine to any phrase of the bank.
-        """
+        """The picture's relation embeddings, weighted by certainty, `[B, e]`."""
         model = cast(UniVRD, backbone)
-        classes = model.relate(model.detect(batch["image"])).classes
-        certain = similarity(classes, model.relation_bank).amax(-1).argmax(1)
-        return unit_rows(classes[torch.arange(len(classes)), certain])
+        relations = model.relate(model.detect(batch["image"]))
+        return relation_embedding(relations, model.relation_bank)
 
 
 def annotated(examples: Examples) -> Annotated:

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from fedemb.data import Examples
+from fedemb.identity import pixels
 from fedemb.parameters import FlatLayout
 from model_zoo import registry
 from model_zoo.univrd.evaluation import evaluate
+from model_zoo.univrd.inference import relation_embedding
 from model_zoo.univrd.tasks import LocalScaling, annotated
 from simulations.assembly import facts
 from simulations.datasets.registry import load
@@ -108,10 +110,9 @@ def test_a_cascade_beats_one_stage_from_scratch_by_5_points(cascade):
 
 @pytest.mark.slow
 def test_a_query_picture_finds_pictures_of_the_same_relation_above_chance(cascade):
-    task = RELATIONS.task
-    batch = task.prepare(HELD_OUT, np.zeros(1, np.uint64))
     with torch.no_grad():
-        embedded = task.embed(cascade, batch)
+        relations = cascade.relate(cascade.detect(pixels(HELD_OUT.fields["image"])))
+        embedded = relation_embedding(relations, cascade.relation_bank, sharpness=1e3)
     labels = torch.from_numpy(HELD_OUT.fields["label"])
     nearest = (embedded @ embedded.T - 2 * torch.eye(len(labels))).argmax(1)
     same = (labels[nearest] == labels).float().mean()
