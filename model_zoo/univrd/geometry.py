@@ -13,8 +13,8 @@ def corners(boxes: Tensor) -> Tensor:
     """(cx, cy, w, h) `[..., 4]` as (x1, y1, x2, y2).
 
     Example:
-        >>> corners(torch.tensor([0.5, 0.5, 0.2, 0.4])).tolist()
-        [0.4000000059604645, 0.30000001192092896, 0.6000000238418579, 0.699999988079071]
+        >>> corners(torch.tensor([0.5, 0.5, 0.25, 0.5])).tolist()
+        [0.375, 0.25, 0.625, 0.75]
     """
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat([centre - half, centre + half], dim=-1)
@@ -58,7 +58,7 @@ def grid_bias(rows: int, columns: int) -> Tensor:
     The box of a token has its centre at the centre of its cell, and the cell's size.
 
     Example:
-        >>> grid_bias(2, 2).sigmoid()[1].tolist()
+        >>> [round(x, 3) for x in grid_bias(2, 2).sigmoid()[1].tolist()]
         [0.75, 0.25, 0.5, 0.5]
     """
     y, x = torch.meshgrid(

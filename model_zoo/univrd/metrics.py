@@ -29,10 +29,11 @@ def average_precision(
             the public HICO-DET evaluators); None integrates exactly.
 
     Example:
-        >>> average_precision(np.array([True, False, True]), 2)
-        0.8484848484848485
-        >>> average_precision(np.array([True, False, True]), 2, points=None)
-        0.8333333333333333
+        >>> hits = np.array([True, False, True])
+        >>> round(average_precision(hits, 2), 4)
+        0.8485
+        >>> round(average_precision(hits, 2, points=None), 4)
+        0.8333
     """
     if positives == 0:
         return float("nan")

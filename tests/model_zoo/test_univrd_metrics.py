@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
+from fedemb.errors import UserError
 from model_zoo.univrd.inference import Triplets, pairwise_nms
 from model_zoo.univrd.metrics import (
     HICO_CLASSES,
@@ -18,6 +19,7 @@ from model_zoo.univrd.metrics import (
     true_positives,
     vcoco_map,
 )
+from simulations.datasets.relationships import RelationImage, annotated_triplets
 
 BOX = np.array([0.0, 0.0, 0.4, 0.4], dtype=np.float32)
 NOTHING = np.full(4, np.nan, dtype=np.float32)
@@ -137,3 +139,21 @@ def test_pnms_threshold_is_monotone():
     ]
     assert kept == sorted(kept)
     assert kept[0] < kept[-1] == 40
+
+
+def test_annotation_files_become_what_metrics_score_against():
+    boxes = np.array([[0, 0, 10, 20], [5, 5, 15, 30]], np.float32)  # (y0, x0, y1, x1)
+    rows = ((0, "ride", 1), (0, "smile", -1))
+    images = [
+        RelationImage("a", boxes[:1], ("person",), ()),
+        RelationImage("b", boxes, ("person", "horse"), rows),
+    ]
+    truth = annotated_triplets(images, ["smile", "ride"])
+    assert truth.picture.tolist() == [1, 1]
+    assert truth.label.tolist() == [1, 0]
+    assert truth.subject[0].tolist() == [0, 0, 20, 10]  # (x0, y0, x1, y1)
+    assert truth.object[0].tolist() == [5, 5, 30, 15]
+    assert np.isnan(truth.object[1]).all()
+    assert vcoco_map(truth, truth, 2, scenario=1) == 1.0
+    with pytest.raises(UserError, match="'ride' is not among"):
+        annotated_triplets(images, ["smile"])
