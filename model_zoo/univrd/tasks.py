@@ -95,12 +95,13 @@ class _SceneTask:
         return {name: p.detach().clone() for name, p in head.named_parameters()}
 
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
-        """Augmented pictures with boxes, names, relations and the texts to ask for.
+        """Pictures; augmented ones with boxes, names and relations; texts to ask for.
 
         Everything random comes from the group's own seed, and every tile of a mosaic
-        from the group's own pictures.
+        from the group's own pictures. Training reads `augmented`, embedding `image`.
         """
         rows = annotated(examples)
+        plain = rows.image
         changes = self.augmentation.draws
         columns = changes + 2 * len(self.space.objects) + self.phrase_queries
         draws = _uniforms(seeds, examples.offsets, columns)
@@ -120,7 +121,8 @@ class _SceneTask:
             self.templates,
         )
         return {
-            "image": pixels(rows.image),
+            "image": pixels(plain),
+            "augmented": pixels(rows.image),
             "boxes": torch.from_numpy(rows.boxes),
             "names": torch.from_numpy(rows.names),
             "ends": torch.from_numpy(rows.relations[..., [0, 2]]),
@@ -147,7 +149,7 @@ class DetectionTask(_SceneTask):
     def features(self, backbone: nn.Module, batch: Batch) -> Features:
         """Tokens, boxes, and cosines to the names that are asked for."""
         model = cast(UniVRD, backbone)
-        found = model.detect(batch["image"])
+        found = model.detect(batch["augmented"])
         return {
             "tokens": found.tokens,
             "boxes": found.boxes,
@@ -181,7 +183,7 @@ class RelationTask(_SceneTask):
     def features(self, backbone: nn.Module, batch: Batch) -> Features:
         """What stage 1 gives, and cosines to phrases and from pointers to tokens."""
         model = cast(UniVRD, backbone)
-        found = model.detect(batch["image"])
+        found = model.detect(batch["augmented"])
         related = model.relate(found)
         phrases = model.relation_bank[batch["phrase_query"].clamp(min=0)]
         return {

@@ -286,3 +286,16 @@ def test_towers_read_pictures_of_another_size():
     )[0]
     found = build(stage).detect(torch.zeros(1, 3, 64, 64))
     assert found.boxes.shape == (1, 64, 4)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_embeddings_are_of_the_pictures_themselves_not_of_mosaics(stage):
+    stage = stages()[stage]
+    backbone, examples = build(stage), DATA.fetch(np.arange(2))
+    first, second = (
+        stage.task.prepare(examples, np.full(2, seed, np.uint64)) for seed in (1, 2)
+    )
+    assert not torch.equal(first["augmented"], second["augmented"])
+    embedded = stage.task.embed(backbone, first)
+    assert torch.equal(embedded, stage.task.embed(backbone, second))
+    torch.testing.assert_close(embedded.norm(dim=1), torch.ones(6))
