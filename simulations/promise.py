@@ -18,7 +18,6 @@ from fedemb.samplers import AnySampler, groups_for, make_sampler, usual_sampler
 from simulations.config import Configuration, PrivacyConfig
 
 _LARGEST_DEFAULT_COHORT = 2048
-_MOST_USERS_TOGETHER = 32  # in one virtual client, where no noise is asked for
 
 
 @dataclass(frozen=True)
@@ -102,18 +101,17 @@ def completed(configuration: Configuration, num_users: int) -> Configuration:
     gets the cyclic one and everything else Poisson sampling of virtual clients.
     """
     privacy, local = configuration.privacy, configuration.local
-    u = privacy.users_per_virtual_client
+    u, meeting = privacy.users_per_virtual_client, privacy.users_meeting
     name = privacy.sampler or usual_sampler(privacy.mechanism)
     cohort = privacy.users_per_round
     if cohort is None and name is Sampler.FULL_PARTICIPATION:
         cohort = float(num_users)
     if cohort is None:
-        wanted = min(_LARGEST_DEFAULT_COHORT, max(num_users // 4, 1))
+        most = _LARGEST_DEFAULT_COHORT if u or meeting == 1 else 3 * meeting
+        wanted = min(most, max(num_users // 4, 1))
         cohort = float(min(num_users, -(-wanted // (u or 1)) * (u or 1)))
     if u is None:
-        u = 1
-        if privacy.noise_multiplier == 0:
-            u = max(1, min(_MOST_USERS_TOGETHER, int(cohort) // 4))
+        u = max(1, min(meeting, int(cohort) // 3))
         local = replace(local, batch_size=local.batch_size * u)
     privacy = replace(
         privacy, sampler=name, users_per_round=cohort, users_per_virtual_client=u
