@@ -155,6 +155,12 @@ def _cards() -> tuple[DatasetCard, ...]:
             options=frozenset({"users", "image_size"}),
         ),
         DatasetCard(
+            name="relation-scenes",
+            description="generated scenes with relations in three sources' words",
+            module="relation_scenes",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
             name="poses",
             description="generated motions of a skeleton, seen by two cameras",
             module="poses",
