@@ -229,20 +229,19 @@ def make_work(
         dtype: of floating-point rows.
     """
     rows = schedule(recipe, examples.sizes, seeds)
+    rows += (rows >= 0) * examples.offsets[:-1, None, None]
     labels, classes, capacity = _labels(task, examples)
-    fields = (
-        {**examples.fields} if labels is None else {**examples.fields, "label": labels}
-    )
+    if labels is not None:
+        examples = replace(examples, fields={**examples.fields, "label": labels})
+    examples, rows = _only_read(examples, rows)
     batch = {
         name: values.to(dtype) if values.is_floating_point() else values
-        for name, values in task.prepare(
-            Examples(fields, examples.offsets), seeds
-        ).items()
+        for name, values in task.prepare(examples, seeds).items()
     }
     template = task.make_head(capacity)
     return Work(
         batch=batch,
-        rows=torch.from_numpy(rows + (rows >= 0) * examples.offsets[:-1, None, None]),
+        rows=torch.from_numpy(rows),
         classes=torch.from_numpy(classes),
         head=template,
         heads=_fresh_heads(
@@ -288,6 +287,22 @@ def schedule(
     return out
 
 
+def _only_read(
+    examples: Examples, rows: NDArray[np.int64]
+) -> tuple[Examples, NDArray[np.int64]]:
+    """The examples that some step reads, and `rows` counted among them.
+
+    A user may own thousands of rows of which a round reads a few; only those are
+    prepared.
+    """
+    read = np.unique(rows[rows >= 0])
+    if len(read) == len(examples):
+        return examples, rows
+    offsets = np.searchsorted(read, examples.offsets)
+    found = np.where(rows >= 0, np.searchsorted(read, rows), -1)
+    return Examples(examples.take(read), offsets.astype(np.int64)), found
+
+
 def renumber(
     labels: NDArray[np.int64], offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -328,12 +343,13 @@ def _fresh_heads(
     if not any(True for _ in template.parameters()):
         return {}
     generator = torch.Generator()
-    heads = [
-        task.fresh_head(
-            template, int(k), generator.manual_seed(int(seed >> np.uint64(1)))
-        )
-        for k, seed in zip(classes, seeds, strict=True)
-    ]
+    known: dict[tuple[int, int], Parameters] = {}  # public heads: one seed for all
+    heads = []
+    for k, seed in zip(classes.tolist(), seeds.tolist(), strict=True):
+        if (k, seed) not in known:
+            generator.manual_seed(seed >> 1)
+            known[k, seed] = task.fresh_head(template, k, generator)
+        heads.append(known[k, seed])
     return {
         name: torch.stack([head[name] for head in heads]).to(dtype) for name in heads[0]
     }

@@ -14,12 +14,13 @@ from operator import add
 from threading import get_ident
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedemb.clipping import ClippedSum, Lattice, LatticeSum
 from fedemb.cohort import Cohort
-from fedemb.data import UserDataset
+from fedemb.data import OWNER, Examples, UserDataset
 from fedemb.engines.flat import flat_deltas, stacked_deltas
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
@@ -135,7 +136,10 @@ class InlineRunner:
 
     def work(self, part: Cohort, round_index: int) -> Work:
         """What the virtual clients of `part` have to do in a round."""
-        examples = self.dataset.fetch(part.users).regroup(part.sizes.tolist())
+        fetched = self.dataset.fetch(part.users)
+        owners = np.repeat(np.arange(fetched.num_groups), fetched.sizes)
+        fields = {**fetched.fields, OWNER: owners}
+        examples = Examples(fields, fetched.offsets).regroup(part.sizes.tolist())
         seeds = self.key.seeds("client", round_index, part.ids)
         return make_work(self.task, self.recipe, examples, seeds)
 

@@ -28,6 +28,8 @@ from fedemb.runner import ENGINES, EngineChoice, InlineRunner
 
 _TOLERANCE = 1e-6  # of the norm of the deltas, in double precision
 
+_MOST_ROWS = 1024  # trained together; bounds the memory of activations
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -64,7 +66,12 @@ def choose_engine(
             "this model has not; use --engine flat or auto."
         )
     measured = []
-    for candidate in _candidates(runner, name, single):
+    largest = max(1, _MOST_ROWS // rows_per_client)
+    candidates = (
+        replace(c, chunk=min(c.chunk, largest))
+        for c in _candidates(runner, name, single)
+    )
+    for candidate in dict.fromkeys(candidates):
         examples = _made_up_clients(public, candidate.chunk, rows_per_client)
         measured.append(_measure(runner.with_engine(candidate), theta, examples))
     for best in sorted(measured, key=lambda m: -m.clients_per_second):

@@ -32,6 +32,7 @@ class DataConfig:
         root: where prepared and official files lie.
         users: size of a synthetic population.
         image_size: side of the images in pixels; None is the data set's own.
+        frames: of each clip; None is the data set's own.
         seed: of generators, partitions and splits; public.
         require_real: refuse stand-ins.
         skip_bad: leave out unreadable rows and say how many.
@@ -43,6 +44,7 @@ class DataConfig:
     root: str = "data"
     users: int | None = None
     image_size: int | None = None
+    frames: int | None = None
     seed: int = 0
     require_real: bool = False
     skip_bad: bool = False
@@ -66,6 +68,9 @@ class ModelConfig:
         label_space: `client` or `global`; None is the system's.
         embedding_dim: D; None is the system's.
         temperature: of the class-means head; None is the system's.
+        views: distorted copies of every image that train in its place; None is the
+            system's, mostly 1: the images as they are.
+        augment: how they are distorted: `affine` or `affine-colour`.
         always_normalize: embeddings have unit length in training, too.
     """
 
@@ -76,6 +81,8 @@ class ModelConfig:
     label_space: str | None = None
     embedding_dim: int | None = None
     temperature: float | None = None
+    views: int | None = None
+    augment: str | None = None
     always_normalize: bool = False
 
 
@@ -88,10 +95,24 @@ class PrivacyConfig:
         noise_multiplier: z; 0 trains without privacy.
         delta: None is population ** -1.1.
         population: None is the data's number of users; larger is an extrapolation.
-        sampler: how cohorts are drawn.
+        sampler: how cohorts are drawn; None is Poisson over virtual clients, and cyclic
+            for tree noise.
+        mechanism: noise, `gaussian` (independent), `tree` or `banded`.
+        restart_every: rounds until correlated noise starts afresh; None is the run.
+        bands: of banded noise; None is chosen by sampler and rounds.
+        rounds_per_period: of random-allocation and balls-in-bins; None is an epoch.
+        truncated_users_per_round: users in a round at most, of truncated-poisson; None
+            is six standard deviations above the expected number.
         users_per_round: expected users in a round; None is a quarter of the users of
             the data, and 2,048 at most.
-        users_per_virtual_client: users that are clipped together.
+        users_per_virtual_client: users that are clipped together; None is 1, where
+            every update counts in the mean and sensitivity is C, or follows from
+            `users_meeting`.
+        users_meeting: users that share a virtual client if `users_per_virtual_client`
+            is None, at most a third of the cohort. They meet those who know the same
+            classes, which teaches more where no noise is added. A round then has three
+            virtual clients unless `users_per_round` is given, and `local.batch_size`
+            counts for each user.
         clip_norm: C.
         adaptive_clipping: follow the median norm, from C.
         accountant: `pld` or `rdp`.
@@ -101,9 +122,15 @@ class PrivacyConfig:
     noise_multiplier: float | None = None
     delta: float | None = None
     population: int | None = None
-    sampler: Sampler = Sampler.POISSON_VIRTUAL_CLIENTS
+    sampler: Sampler | None = None
+    mechanism: str = "gaussian"
+    restart_every: int | None = None
+    bands: int | None = None
+    rounds_per_period: int | None = None
+    truncated_users_per_round: int | None = None
     users_per_round: float | None = None
-    users_per_virtual_client: int = 1
+    users_per_virtual_client: int | None = None
+    users_meeting: int = 1
     clip_norm: float = 1.0
     adaptive_clipping: bool = False
     accountant: str = "pld"
@@ -120,8 +147,48 @@ class PrivacyConfig:
                 "without "
                 "privacy use --noise-multiplier 0."
             )
+        for name in ("users_per_virtual_client", "users_meeting"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be at least 1.")
+        self._check_mechanism()
         if self.accountant not in ("pld", "rdp"):
             raise UserError(f"accountant={self.accountant!r} must be pld or rdp.")
+
+    def _check_mechanism(self) -> None:
+        """Every setting belongs to the sampler or noise that uses it."""
+        noise, sampler = self.mechanism, self.sampler
+        if noise not in ("gaussian", "tree", "banded"):
+            raise UserError(
+                f"privacy.mechanism={noise!r} must be gaussian, tree or banded."
+            )
+        allocated = (Sampler.RANDOM_ALLOCATION, Sampler.BALLS_IN_BINS)
+        for name, value, used, where in (
+            (
+                "restart_every",
+                self.restart_every,
+                noise != "gaussian",
+                "tree and banded noise",
+            ),
+            ("bands", self.bands, noise == "banded", "banded noise"),
+            (
+                "rounds_per_period",
+                self.rounds_per_period,
+                sampler in allocated,
+                "random-allocation and balls-in-bins",
+            ),
+            (
+                "truncated_users_per_round",
+                self.truncated_users_per_round,
+                sampler is Sampler.TRUNCATED_POISSON,
+                "truncated-poisson",
+            ),
+        ):
+            if value is not None and (not used or value < 1):
+                raise UserError(
+                    f"privacy.{name}={value} must be at least 1, and given for {where} "
+                    "only."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,18 +198,40 @@ class ServerConfig:
     Attributes:
         optimizer: `adam` or `sgd`.
         learning_rate: server step size.
+        schedule: `constant`, or `linear`: the step size falls to zero over the rounds
+            of a stage, and with it the noise of the last steps.
         momentum: of SGD, or Adam's beta1.
         beta2: of Adam.
+        average_decay: of the average of iterates that is released, in [0, 1); about
+            1 / (1 - decay) rounds count, and 0 releases the last iterate.
+
+    Raises:
+        UserError: for an unknown optimizer or a number out of range.
     """
 
     optimizer: str = "adam"
     learning_rate: float = 0.003
+    schedule: str = "constant"
     momentum: float = 0.9
     beta2: float = 0.99
+    average_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < float("inf"):
+            raise UserError(
+                f"server.learning_rate={self.learning_rate} must be positive."
+            )
+        for name in ("momentum", "beta2", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"server.{name}={getattr(self, name)} must be in [0, 1)."
+                )
         if self.optimizer not in ("adam", "sgd"):
             raise UserError(f"server.optimizer={self.optimizer!r} must be adam or sgd.")
+        if self.schedule not in ("constant", "linear"):
+            raise UserError(
+                f"server.schedule={self.schedule!r} must be constant or linear."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """`fedemb simulate` and `fedemb resume`."""
 
 import datetime
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,8 +76,16 @@ def simulate(
     sampler: Annotated[
         Text,
         typer.Option(
-            help="poisson-virtual-clients, poisson-users, fixed-size or "
-            "full-participation."
+            help="poisson-virtual-clients, poisson-users, fixed-size, "
+            "full-participation, truncated-poisson, shuffled, cyclic, "
+            "random-allocation or balls-in-bins."
+        ),
+    ] = None,
+    mechanism: Annotated[
+        Text,
+        typer.Option(
+            help="Noise: gaussian (independent), tree (DP-FTRL) or banded (matrix "
+            "factorisation)."
         ),
     ] = None,
     accountant: Annotated[Text, typer.Option(help="pld or rdp.")] = None,
@@ -119,6 +128,7 @@ def simulate(
     image_size: Annotated[
         Whole, typer.Option(help="Side of the images in pixels.")
     ] = None,
+    frames: Annotated[Whole, typer.Option(help="Frames of each clip.")] = None,
     user_column: Annotated[
         Text, typer.Option(help="Column of users in a table.")
     ] = None,
@@ -166,6 +176,7 @@ def simulate(
             "root": root,
             "amplify": amplify,
             "image_size": image_size,
+            "frames": frames,
             "user_column": user_column,
             "label_column": label_column,
             "image_column": image_column,
@@ -179,6 +190,7 @@ def simulate(
             "noise_multiplier": noise_multiplier,
             "population": population,
             "sampler": sampler,
+            "mechanism": mechanism,
             "users_per_round": users_per_round,
             "users_per_virtual_client": users_per_virtual_client,
             "clip_norm": clip_norm,
@@ -238,7 +250,7 @@ def resume(
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Say how to go on when a person interrupts the run."""
+    """Say how to go on when a person interrupts the run, or the disk is full."""
     try:
         yield
     except KeyboardInterrupt:
@@ -247,6 +259,24 @@ def resumable(folder: Path) -> Iterator[None]:
         raise Interrupted(
             f"interrupted; nothing is lost. Continue with: fedemb resume {folder}"
         ) from None
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        from fedemb.errors import UserError
+
+        raise UserError(
+            f"the disk of {folder} is full; free some space, then continue with: "
+            f"fedemb resume {folder}"
+        ) from error
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Whether a file, or the ledger behind its own error, found no space."""
+    behind = error.__context__
+    return (
+        getattr(error, "errno", None) == errno.ENOSPC
+        or getattr(behind, "sqlite_errorname", "") == "SQLITE_FULL"
+    )
 
 
 def _close(

@@ -30,6 +30,7 @@ class DatasetCard:
 
 
 _COLUMNS = frozenset({"user_column", "label_column", "image_column"})
+_CLIPS = frozenset({"users", "image_size", "frames"})
 _OWN_FILES = frozenset({"image_size", "skip_bad"})
 
 
@@ -113,7 +114,37 @@ def _cards() -> tuple[DatasetCard, ...]:
         ),
         DatasetCard(
             name="clips",
-            description="generated clips of moving shapes, with captions and boxes",
+            description="generated clips of acting shapes: captions, boxes, cuts",
+            module="clips",
+            options=_CLIPS,
+        ),
+        DatasetCard(
+            name="clips-plain",
+            description="generated clips of two acting shapes without cuts",
+            module="clips",
+            options=_CLIPS,
+        ),
+        DatasetCard(
+            name="clips-appearance",
+            description="generated clips, told apart by what is in them",
+            module="clips",
+            options=_CLIPS,
+        ),
+        DatasetCard(
+            name="clips-motion",
+            description="generated clips, told apart by the order of frames only",
+            module="clips",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
+            name="clips-long",
+            description="generated untrimmed clips with the start and end of events",
+            module="clips",
+            options=_CLIPS,
+        ),
+        DatasetCard(
+            name="clips-stills",
+            description="generated single frames of clips, captions without verbs",
             module="clips",
             options=frozenset({"users", "image_size"}),
         ),
@@ -121,6 +152,12 @@ def _cards() -> tuple[DatasetCard, ...]:
             name="scenes",
             description="generated scenes with panoptic maps, relations and captions",
             module="scenes",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
+            name="relation-scenes",
+            description="generated scenes with relations in three sources' words",
+            module="relation_scenes",
             options=frozenset({"users", "image_size"}),
         ),
         DatasetCard(
@@ -140,6 +177,12 @@ def _cards() -> tuple[DatasetCard, ...]:
             description="your images, with PATH/metadata.csv beside them",
             module="folder",
             options=_OWN_FILES | _COLUMNS,
+        ),
+        DatasetCard(
+            name="videos:PATH",
+            description="your clips, with captions in PATH/metadata.csv (extra video)",
+            module="videos",
+            options=_OWN_FILES | _COLUMNS | {"frames"},
         ),
         DatasetCard(
             name="npz:PATH",

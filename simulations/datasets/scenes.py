@@ -76,6 +76,11 @@ class Scenes(Generated):
     all_classes: ClassVar[int] = len(SHAPES) * len(COLOURS) * _MAIN * len(SHAPES)
     held_out_repeats: ClassVar[int] = 8
 
+    @property
+    def vocabularies(self) -> dict[str, tuple[str, ...]]:
+        """Names of panoptic categories (0 is void), and which of them are things."""
+        return {"panoptic": ("void", *STUFF, *SHAPES), "things": SHAPES}
+
     def class_name(self, kind: int) -> str:
         """`red square left of ball`, say."""
         rest, target = divmod(kind, len(SHAPES))

@@ -1,0 +1,149 @@
+"""The card of Panoptic-DeepLab; importing this imports no torch."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedemb.errors import UserError
+from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+
+if TYPE_CHECKING:
+    from fedemb.stages import Stage
+
+_CITYSCAPES = DataFacts(
+    example_shape=(1025, 2049, 3),
+    num_classes=19,
+    vocabularies={
+        "panoptic": ("void", "road", "sidewalk", "building", "wall", "fence", "pole")
+        + ("traffic light", "traffic sign", "vegetation", "terrain", "sky", "person")
+        + ("rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+        "things": ("person", "rider", "car", "truck", "bus", "train")
+        + ("motorcycle", "bicycle"),
+    },
+)
+_SCENES = DataFacts(
+    example_shape=(32, 32, 3),
+    num_classes=10,
+    vocabularies={
+        "panoptic": ("void", "sky", "water", "grass", "sand", "square", "ball")
+        + ("triangle", "cross", "ring", "diamond"),
+        "things": ("square", "ball", "triangle", "cross", "ring", "diamond"),
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanopticStages:
+    """Builds the one stage of a configuration.
+
+    Attributes:
+        size: a name in `model_zoo.deeplab2.sizes`.
+        share: what is aggregated, `encoder` or `encoder_decoder`.
+        embedding_dim: D, unless the options name another or res5 is narrower.
+    """
+
+    size: str
+    share: str
+    embedding_dim: int = 128
+
+    def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
+        """One stage that trains the shared part by panoptic segmentation.
+
+        Raises:
+            UserError: if the data has no panoptic maps or no pictures, or an option
+                does not apply.
+        """
+        from fedemb.stages import Stage
+        from model_zoo.deeplab2.categories import Categories
+        from model_zoo.deeplab2.sizes import SIZES
+        from model_zoo.deeplab2.task import PanopticTask
+
+        for name, value in (
+            ("head", options.head),
+            ("temperature", options.temperature),
+            ("always_normalize", options.always_normalize or None),
+        ):
+            if value is not None:
+                raise UserError(
+                    f"{name}={value!r} does not apply to deeplab2: its heads are "
+                    "convolutions that predict classes, centres and offsets."
+                )
+        if len(data.example_shape) != 3:
+            raise UserError(
+                f"example_shape={data.example_shape} must be (height, width, "
+                "channels): deeplab2 is trained on pictures."
+            )
+        size = SIZES[self.size]
+        task = PanopticTask(
+            network=size.with_share(self.share),
+            categories=Categories.of(data.vocabularies),
+            inputs=data.example_shape[2],
+            embedding_dim=options.embedding_dim or self.embedding_dim,
+            classes_of=options.label_space or "client",
+            targets=size.targets,
+            post=size.post,
+            augmentation=size.augmentation,
+        )
+        return (Stage("panoptic", task, 1.0, options.trainable or "all"),)
+
+
+def _published(size: str, note: str) -> dict[str, Configuration]:
+    """A published size, sharing the encoder, or encoder and decoders."""
+    both = f"{note}; the decoders are shared, too"
+    return {
+        size: Configuration(
+            note=note,
+            build=PanopticStages(size=size, share="encoder"),
+            data=_CITYSCAPES,
+        ),
+        f"{size}_decoder": Configuration(
+            note=both,
+            build=PanopticStages(size=size, share="encoder_decoder"),
+            data=_CITYSCAPES,
+        ),
+    }
+
+
+def _small(size: str, note: str, share: str = "encoder_decoder") -> Configuration:
+    return Configuration(
+        note=note, build=PanopticStages(size=size, share=share), data=_SCENES
+    )
+
+
+_AXIAL = "first block 3 x 3, axial attention from stride 16 on, one 1 x 1 for a pyramid"
+
+DEEPLAB2 = System(
+    name="deeplab2",
+    paper="Weber, Wang, Qiao, Xie, Collins, Zhu, Yuan, Kim, Yu, Cremers, Leal-Taixe, "
+    "Yuille, Schroff, Adam and Chen (2021), DeepLab2: A TensorFlow Library for Deep "
+    "Labeling, arXiv:2106.09748; Panoptic-DeepLab by Cheng et al. (2020), "
+    "arXiv:1911.10194",
+    user="a camera, vehicle or annotator: whoever owns a group of pictures; the local "
+    "head predicts classes, centres and offsets in the client's own label space",
+    stages=(
+        "panoptic: segment the virtual client's own pictures through a local head; the "
+        "encoder is shared, in some sizes the decoders are, too",
+    ),
+    default_dataset="scenes",
+    default_configuration="tiny",
+    metric="pq",
+    configurations={
+        "tiny": _small(
+            "tiny",
+            "four bottlenecks up to 128 channels, plain 3 x 3 decoders, for 32 pixels",
+        ),
+        "tiny_encoder": _small("tiny", "the same; decoders stay local, too", "encoder"),
+        "axial_swidernet_tiny": _small(
+            "axial_swidernet_tiny",
+            "axSWideRNet with f = 8 and 4 heads of span 33, for 65 or 129 pixels",
+        ),
+        "mobilenet_tiny": _small(
+            "mobilenet_tiny", "MobileNetV3-S at a quarter of its width"
+        ),
+        **_published("resnet50", "ResNet-50, pyramid at rates 6, 12, 18"),
+        **_published("mobilenet_v3_large", "MobileNetV3-L, pyramid at 6, 12, 18"),
+        **_published("mobilenet_v3_small", "MobileNetV3-S, pyramid at 6, 12, 18"),
+        **_published("axial_swidernet_1", f"Axial-SWideRNet-(1, 1, 1): {_AXIAL}"),
+        **_published("axial_swidernet_3", f"Axial-SWideRNet-(1, 1, 3): {_AXIAL}"),
+        **_published("axial_swidernet_4.5", f"Axial-SWideRNet-(1, 1, 4.5): {_AXIAL}"),
+    },
+)

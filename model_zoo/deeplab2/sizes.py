@@ -1,0 +1,128 @@
+"""The sizes of the system, from the published ones down to pictures of 32 pixels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from model_zoo.deeplab2.augment import AugmentSpec
+from model_zoo.deeplab2.axial import AxialSpec
+from model_zoo.deeplab2.decoder import DecoderSpec
+from model_zoo.deeplab2.mobilenet import MOBILE, MobileNetSpec
+from model_zoo.deeplab2.network import NetworkSpec
+from model_zoo.deeplab2.postprocess import PostSpec
+from model_zoo.deeplab2.residual import RESIDUAL, ResidualSpec
+from model_zoo.deeplab2.targets import TargetSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A network with the rest of its recipe.
+
+    Attributes:
+        network: encoder, decoders, heads, and what of them is shared.
+        targets: how targets are drawn.
+        post: how predictions become segments.
+        augmentation: while training.
+    """
+
+    network: NetworkSpec
+    targets: TargetSpec = TargetSpec()
+    post: PostSpec = PostSpec()
+    augmentation: AugmentSpec = AugmentSpec(flip=True, scales=(0.5, 2.0))
+
+    def with_share(self, share: str) -> NetworkSpec:
+        """The network, aggregating `encoder` or `encoder_decoder`."""
+        return replace(self.network, share=share)
+
+
+_POINT = DecoderSpec(rates=())
+"""One 1 x 1 convolution in place of the pyramid, as with axial encoders."""
+
+_SMALL_DECODER = DecoderSpec(
+    rates=(1, 2, 3),
+    pyramid=32,
+    semantic=32,
+    instance=16,
+    semantic_low=(16, 8),
+    instance_low=(8, 4),
+    heads=(32, 8, 8),
+)
+_TINY_DECODER = DecoderSpec(
+    rates=(),
+    pyramid=32,
+    semantic=32,
+    instance=16,
+    semantic_low=(16, 16),
+    instance_low=(8, 8),
+    heads=(32, 16, 16),
+    kernel=3,
+    separable=False,
+)
+_SMALL_TARGETS = TargetSpec(sigma=2.0, small_area=64)
+_SMALL_POST = PostSpec(kernel=7, stuff_area=16, keep=32)
+
+
+def _published(
+    encoder: ResidualSpec | MobileNetSpec, decoder: DecoderSpec, *, kernel: int = 13
+) -> Size:
+    return Size(
+        network=NetworkSpec(encoder=encoder, decoder=decoder),
+        post=PostSpec(kernel=kernel),
+    )
+
+
+def _small(encoder: ResidualSpec | MobileNetSpec, decoder: DecoderSpec) -> Size:
+    return Size(
+        network=NetworkSpec(encoder=encoder, decoder=decoder),
+        targets=_SMALL_TARGETS,
+        post=_SMALL_POST,
+        augmentation=AugmentSpec(),
+    )
+
+
+SIZES: Mapping[str, Size] = MappingProxyType(
+    {
+        "resnet50": _published(RESIDUAL["resnet50"], DecoderSpec()),
+        "mobilenet_v3_large": _published(MOBILE["mobilenet_v3_large"], DecoderSpec()),
+        "mobilenet_v3_small": _published(
+            MOBILE["mobilenet_v3_small"], DecoderSpec(), kernel=7
+        ),
+        **{
+            name: _published(RESIDUAL[name], _POINT)
+            for name in (
+                "axial_swidernet_1",
+                "axial_swidernet_3",
+                "axial_swidernet_4.5",
+            )
+        },
+        "axial_swidernet_tiny": _small(
+            ResidualSpec(
+                stem="wide",
+                stem_filters=16,
+                filters=8,
+                first_blocks=1,
+                blocks=(1, 1, 1, 1),
+                axial_beyond=16,
+                bottleneck=2,
+                axial=AxialSpec(
+                    heads=4, key_expansion=1, value_expansion=2, max_span=33
+                ),
+            ),
+            _SMALL_DECODER,
+        ),
+        "mobilenet_tiny": _small(
+            MobileNetSpec(
+                rows=MOBILE["mobilenet_v3_small"].rows,
+                stem_endpoint=True,
+                last=576,
+                width=0.25,
+            ),
+            _SMALL_DECODER,
+        ),
+        "tiny": _small(
+            ResidualSpec(stem_filters=16, filters=2, blocks=(1, 1, 1, 1)),
+            _TINY_DECODER,
+        ),
+    }
+)
+"""By name."""
