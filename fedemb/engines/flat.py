@@ -170,10 +170,13 @@ class Stack:
 
     def reset(self, theta: Tensor) -> None:
         """Hand out the backbone."""
+        self.velocity.zero_()
+        if self.clients == 1:  # the buffer is in the layout's order
+            self.values.copy_(theta)
+            return
         parts = self._layout.unflatten(theta).values()
         for block, part in zip(self._blocks(self.values), parts, strict=True):
             block.copy_(part)
-        self.velocity.zero_()
 
     def step(self, recipe: LocalTraining, active: Tensor) -> None:
         """Move every active client by its velocity; the others stand still for good."""
@@ -184,6 +187,9 @@ class Stack:
 
     def deltas(self, theta: Tensor, out: Tensor) -> None:
         """Final minus initial values, into `out` `[V, P]`."""
+        if self.clients == 1:
+            torch.sub(self.values, theta, out=out[0])
+            return
         parts = self._layout.unflatten(theta).values()
         columns = self._layout.unflatten(out).values()
         for block, part, column in zip(
