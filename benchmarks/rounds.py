@@ -184,13 +184,13 @@ def _plan(clients: int, rounds: int) -> PrivacyPlan:
 class Cached(InlineRunner):
     """A runner whose data are there already."""
 
-    works: dict[int, Work] = field(default_factory=dict)
+    works: dict[int, list[Work]] = field(default_factory=dict)
 
-    def work(self, part: Cohort, round_index: int) -> Work:
-        first = int(part.ids[0])
-        if first not in self.works:
-            self.works[first] = super().work(part, round_index)
-        return self.works[first]
+    def _works(self, present: Cohort, chunk: int, round_index: int) -> Iterator[Work]:
+        if round_index not in self.works:
+            made = super()._works(present, chunk, round_index)
+            self.works[round_index] = list(made)
+        return iter(self.works[round_index])
 
 
 def waiting(repeat: int) -> Iterator[Row]:

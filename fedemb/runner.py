@@ -7,7 +7,7 @@ every virtual client alone and gives the same integers whatever the chunk and th
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -35,6 +35,8 @@ from fedemb.threads import Threads
 Deltas: TypeAlias = Callable[
     [LocalModel, FlatLayout, Tensor, Work, LocalTraining], Tensor
 ]
+
+_FETCHED = 16  # virtual clients whose users are fetched by one call
 
 ENGINES: dict[str, Deltas] = {
     "serial": serial_deltas,
@@ -121,7 +123,6 @@ class InlineRunner:
         # The padding of batches and heads depends on who is trained together, and float
         # rounding on the padding; the serial engine has neither.
         chunk = 1 if self.engine.alone else self.engine.chunk
-        parts = (present.part(i, i + chunk) for i in range(0, len(present), chunk))
         sums: dict[int, LatticeSum] = {}
 
         def one(work: Work) -> None:
@@ -130,13 +131,27 @@ class InlineRunner:
                 sums[get_ident()] = LatticeSum(lattice)
             sums[get_ident()].add(self.deltas(theta, work), work.examples)
 
-        self._threads.each(one, (self.work(part, round_index) for part in parts))
+        self._threads.each(one, self._works(present, chunk, round_index))
         zero = ClippedSum.zero(len(backbone))
         return reduce(add, (own.result() for own in sums.values()), zero)
 
+    def _works(self, present: Cohort, chunk: int, round_index: int) -> Iterator[Work]:
+        """The work of `chunk` clients at a time; several chunks are fetched at once."""
+        block = chunk * -(-_FETCHED // chunk)
+        for start in range(0, len(present), block):
+            whole = present.part(start, start + block)
+            fetched = self.dataset.fetch(whole.users)
+            ends = np.concatenate([[0], np.cumsum(whole.sizes)])
+            for first in range(0, len(whole), chunk):
+                part = whole.part(first, first + chunk)
+                users = slice(int(ends[first]), int(ends[first + len(part)]))
+                yield self._work_of(part, fetched.part(users), round_index)
+
     def work(self, part: Cohort, round_index: int) -> Work:
         """What the virtual clients of `part` have to do in a round."""
-        fetched = self.dataset.fetch(part.users)
+        return self._work_of(part, self.dataset.fetch(part.users), round_index)
+
+    def _work_of(self, part: Cohort, fetched: Examples, round_index: int) -> Work:
         owners = np.repeat(np.arange(fetched.num_groups), fetched.sizes)
         fields = {**fetched.fields, OWNER: owners}
         examples = Examples(fields, fetched.offsets).regroup(part.sizes.tolist())
