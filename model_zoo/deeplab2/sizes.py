@@ -57,6 +57,7 @@ _TINY_DECODER = DecoderSpec(
     heads=(32, 16, 16),
     kernel=3,
     separable=False,
+    predict_std=float(__import__("os").environ.get("PSTD","0.3")),
 )
 _SMALL_TARGETS = TargetSpec(sigma=2.0, small_area=64)
 _SMALL_POST = PostSpec(kernel=7, stuff_area=16, keep=32)
