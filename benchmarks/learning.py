@@ -47,9 +47,9 @@ class Learned:
         )
 
 
-HEADER = (
-    "| system | metric | seed | rounds | trained parameters | at first | without noise "
-    "| private | epsilon | kept | seconds |\n|---|---|---|---|---|---|---|---|---|---|---|"
+COLUMNS = (
+    *("system", "metric", "seed", "rounds", "trained parameters", "at first"),
+    *("without noise", "private", "epsilon", "kept", "seconds"),
 )
 
 
@@ -88,7 +88,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings")
     options = parser.parse_args()
     more = [word for setting in options.settings for word in ("--set", setting)]
-    print(HEADER)
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"|{'---|' * len(COLUMNS)}")
     for name in options.systems:
         for seed in options.seeds:
             found = learn(name, options.users, options.epsilon, seed, more)

@@ -3,6 +3,7 @@
 A head is made fresh on every virtual client in every round and never leaves it. All
 heads work under `torch.func` with padding: rows of weight 0 and classes beyond
 `batch["classes"]` change neither the loss nor any gradient, in every corner case.
+Features are `[B, D]`, or `[B, V, D]` where every row has V views.
 """
 
 import torch
@@ -22,13 +23,14 @@ class LinearHead(nn.Module):
         self.weight = nn.Parameter(torch.zeros(capacity, dim))
 
     def logits(self, features: Tensor) -> Tensor:
-        """`[B, D]` -> `[B, capacity]`."""
+        """`[..., D]` -> `[..., capacity]`."""
         return features @ self.weight.T
 
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy, mean over the rows that count."""
+        """Cross-entropy, mean over the rows that count and their views."""
         logits = _mask_classes(self.logits(features), batch["classes"])
-        return weighted_mean(_cross_entropy(logits, batch["label"]), batch["weight"])
+        losses = _cross_entropy(logits, _per_view(batch["label"], features))
+        return weighted_mean(losses, _per_view(batch["weight"], features))
 
 
 class CosineHead(LinearHead):
@@ -39,7 +41,7 @@ class CosineHead(LinearHead):
         self.scale = nn.Parameter(torch.ones(()))
 
     def logits(self, features: Tensor) -> Tensor:
-        """`[B, D]` -> `[B, capacity]`."""
+        """`[..., D]` -> `[..., capacity]`."""
         return self.scale * (features @ unit_rows(self.weight).T)
 
 
@@ -48,8 +50,11 @@ class ClassMeansHead(nn.Module):
 
     Every row is compared with the means of the client's classes, where the mean of its
     own class leaves the row itself out. A head that was fitted to the very rows it then
-    classifies has little left to teach the backbone; this one cannot be. Rows without
-    another row of their class do not count.
+    classifies has little left to teach the backbone; this one cannot be.
+
+    Where rows have several views, all views of a row are left out of its class mean; a
+    row without another row of its class is compared with its own other views instead,
+    and does not count if there are none.
 
     Args:
         capacity: classes at most.
@@ -62,22 +67,27 @@ class ClassMeansHead(nn.Module):
 
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of cosine similarities to class means."""
-        weight = batch["weight"]
-        of_class = one_hot(batch["label"], self.capacity, features.dtype)
+        views = features if features.dim() == 3 else features[:, None]
+        label, weight = batch["label"], batch["weight"]
+        of_class = one_hot(label, self.capacity, views.dtype)
         member = of_class * weight[:, None]
-        unit = unit_rows(features)
-        sums = member.T @ unit  # [capacity, D]
+        unit = unit_rows(views)  # [B, V, D]
+        own = unit.sum(1)
+        sums = member.T @ own  # [capacity, D]
         counts = member.sum(0)  # [capacity]
-        similarity = unit @ unit_rows(sums).T  # [B, capacity]
-        others = sums[batch["label"]] - unit * weight[:, None]
-        own = (unit * unit_rows(others)).sum(1, keepdim=True)
-        similarity = torch.where(member > 0, own, similarity)
-        logits = torch.where(counts > 0, similarity / self.temperature, _NEVER)
         present = (weight > 0).to(weight)
         rows = (of_class * present[:, None]).sum(0)
-        companions = rows[batch["label"]] - present
-        counted = weight * (companions > 0.5).to(weight)
-        return weighted_mean(_cross_entropy(logits, batch["label"]), counted)
+        alone = (rows[label] - present < 0.5)[:, None, None]
+        others = (sums[label] - own * weight[:, None])[:, None]
+        others = torch.where(alone, own[:, None] - unit, others)
+        similarity = unit @ unit_rows(sums).T  # [B, V, capacity]
+        to_own = (unit * unit_rows(others)).sum(-1, keepdim=True)
+        similarity = torch.where((member > 0)[:, None], to_own, similarity)
+        logits = torch.where(counts > 0, similarity / self.temperature, _NEVER)
+        counted = _per_view(weight, views)
+        if views.shape[1] == 1:
+            counted = torch.where(alone[..., 0], 0.0, counted)
+        return weighted_mean(_cross_entropy(logits, _per_view(label, views)), counted)
 
 
 def unit_rows(values: Tensor) -> Tensor:
@@ -92,13 +102,13 @@ def unit_rows(values: Tensor) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Mean of `values` `[B]` by `weight` `[B]`; zero if no row counts."""
+    """Mean of `values` by `weight`, both `[B, ...]`; zero if no row counts."""
     return (values * weight).sum() / weight.sum().clamp(min=1e-12)
 
 
 def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """`[B]` -> `[B, classes]`, without value checks that `torch.func` cannot trace."""
-    return (labels[:, None] == torch.arange(classes, device=labels.device)).to(dtype)
+    """`[...]` -> `[..., classes]`, without checks that `torch.func` cannot trace."""
+    return (labels[..., None] == torch.arange(classes, device=labels.device)).to(dtype)
 
 
 def _mask_classes(logits: Tensor, classes: Tensor) -> Tensor:
@@ -109,3 +119,10 @@ def _mask_classes(logits: Tensor, classes: Tensor) -> Tensor:
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     chosen = one_hot(labels, logits.shape[-1], logits.dtype)
     return -(F.log_softmax(logits, dim=-1) * chosen).sum(-1)
+
+
+def _per_view(values: Tensor, features: Tensor) -> Tensor:
+    """`[B]` as `[B, V]` where features are `[B, V, D]`, else as it is."""
+    if features.dim() == 2:
+        return values
+    return values[:, None].expand(features.shape[:2])

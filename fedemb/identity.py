@@ -5,7 +5,7 @@ head that stays on the virtual client; evaluate by verifying unseen identities.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -23,6 +23,7 @@ from fedemb.heads import (
     weighted_mean,
 )
 from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
+from fedemb.views import AUGMENTS, views_of
 
 HEADS = ("class-means", "linear", "cosine")
 _WAYS, _TRIALS = 20, 400
@@ -44,9 +45,14 @@ class IdentityTask:
         label_space: `client` or `global`.
         always_normalize: whether features have unit length in training too.
         temperature: of the class-means head.
+        views: distorted copies of every image that train in its place; 1 trains on the
+            images as they are. New in every round, the same in all steps of a round.
+        max_side: larger images are averaged down to this side, in pixels, before all
+            else; None keeps every size.
+        augment: how views are distorted, one of `fedemb.views.AUGMENTS`.
 
     Raises:
-        UserError: for an unknown head or label space.
+        UserError: for an unknown head, label space or augmentation, or no views.
     """
 
     name: str
@@ -57,6 +63,9 @@ class IdentityTask:
     label_space: str = "client"
     always_normalize: bool = False
     temperature: float = 0.1
+    views: int = 1
+    augment: str = "affine"
+    max_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -64,6 +73,12 @@ class IdentityTask:
         if self.label_space not in ("client", "global"):
             raise UserError(
                 f"label_space={self.label_space!r} must be client or global."
+            )
+        if self.views < 1:
+            raise UserError(f"views={self.views} must be at least 1.")
+        if self.augment not in AUGMENTS:
+            raise UserError(
+                f"augment={self.augment!r} must be one of {', '.join(AUGMENTS)}."
             )
 
     def make_backbone(self) -> nn.Module:
@@ -92,14 +107,26 @@ class IdentityTask:
         return fresh
 
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
-        """Pixels x / 128 - 1 in `[n, C, H, W]`, and labels."""
-        del seeds  # nothing here is random
+        """Pixels x / 128 - 1 in `[n, C, H, W]`, labels, and `[n, V, C, H, W]` views."""
         labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
-        return {"image": pixels(examples.fields["image"]), "label": labels}
+        image = reduced(pixels(examples.fields["image"]), self.max_side)
+        batch = {"image": image, "label": labels}
+        if self.views > 1:
+            batch["views"] = views_of(
+                image, examples.offsets, seeds, self.views, self.augment
+            )
+        return batch
 
     def features(self, backbone: nn.Module, batch: Batch) -> Features:
-        """Embeddings `[B, D]`, of any length unless `always_normalize`."""
-        values: Tensor = backbone(batch["image"])
+        """Embeddings `[B, D]`, or `[B, V, D]` of the views.
+
+        Of any length unless `always_normalize`.
+        """
+        if "views" in batch:
+            views = batch["views"]
+            values: Tensor = backbone(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        else:
+            values = backbone(batch["image"])
         if self.always_normalize:
             values = unit_rows(values)
         penalize = getattr(backbone, "penalty", None)
@@ -127,7 +154,7 @@ class IdentityTask:
         from fedemb.metrics import identity_metrics, one_shot_accuracy
 
         labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
-        embeddings = embed_all(self, backbone, examples)
+        embeddings = embed_all(replace(self, views=1), backbone, examples)
         metrics = identity_metrics(embeddings, labels)
         sizes = torch.unique(labels, return_counts=True)[1]
         if int((sizes > 1).sum()) >= _WAYS:
@@ -162,3 +189,28 @@ def pixels(images: NDArray[np.generic]) -> Tensor:
     if values.is_floating_point():
         values = values * 255.0
     return values.to(torch.float32).div_(128.0).sub_(1.0).contiguous()
+
+
+def reduced_shape(shape: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
+    """`(H, W, C)` with H and W of at most `max_side`, in proportion.
+
+    Example:
+        >>> reduced_shape((64, 128, 3), 32)
+        (16, 32, 3)
+    """
+    height, width, *rest = shape
+    longest = max(height, width)
+    if max_side is None or longest <= max_side:
+        return shape
+    scale = max_side / longest
+    return (max(1, round(height * scale)), max(1, round(width * scale)), *rest)
+
+
+def reduced(images: Tensor, max_side: int | None) -> Tensor:
+    """`[n, C, H, W]` averaged over areas to at most `max_side` pixels a side."""
+    height, width = reduced_shape(tuple(images.shape[2:]), max_side)
+    if (height, width) == tuple(images.shape[2:]):
+        return images
+    if len(images) == 0:
+        return images.new_zeros(0, images.shape[1], height, width)
+    return nn.functional.adaptive_avg_pool2d(images, (height, width))

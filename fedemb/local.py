@@ -205,20 +205,19 @@ def make_work(
         dtype: of floating-point rows.
     """
     rows = schedule(recipe, examples.sizes, seeds)
+    rows += (rows >= 0) * examples.offsets[:-1, None, None]
     labels, classes, capacity = _labels(task, examples)
-    fields = (
-        {**examples.fields} if labels is None else {**examples.fields, "label": labels}
-    )
+    if labels is not None:
+        examples = replace(examples, fields={**examples.fields, "label": labels})
+    examples, rows = _only_read(examples, rows)
     batch = {
         name: values.to(dtype) if values.is_floating_point() else values
-        for name, values in task.prepare(
-            Examples(fields, examples.offsets), seeds
-        ).items()
+        for name, values in task.prepare(examples, seeds).items()
     }
     template = task.make_head(capacity)
     return Work(
         batch=batch,
-        rows=torch.from_numpy(rows + (rows >= 0) * examples.offsets[:-1, None, None]),
+        rows=torch.from_numpy(rows),
         classes=torch.from_numpy(classes),
         head=template,
         heads=_fresh_heads(
@@ -262,6 +261,22 @@ def schedule(
         padded[:read] = order
         out[v, : steps[v], :width] = padded.reshape(steps[v], width)
     return out
+
+
+def _only_read(
+    examples: Examples, rows: NDArray[np.int64]
+) -> tuple[Examples, NDArray[np.int64]]:
+    """The examples that some step reads, and `rows` counted among them.
+
+    A user may own thousands of rows of which a round reads a few; only those are
+    prepared.
+    """
+    read = np.unique(rows[rows >= 0])
+    if len(read) == len(examples):
+        return examples, rows
+    offsets = np.searchsorted(read, examples.offsets)
+    found = np.where(rows >= 0, np.searchsorted(read, rows), -1)
+    return Examples(examples.take(read), offsets.astype(np.int64)), found
 
 
 def renumber(

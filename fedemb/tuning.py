@@ -1,15 +1,14 @@
 """Choosing an engine by a short measurement.
 
 The measurement trains made-up virtual clients cut from the *public* held-out rows, so
-the
-choice, which is printed and recorded, tells nothing about users; and it happens before
-any budget is spent. Any choice computes the same deltas up to float rounding.
+the choice, which is printed and recorded, tells nothing about users; and it happens
+before any budget is spent. Any choice computes the same deltas up to float rounding.
 """
 
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +19,8 @@ from fedemb.data import Examples
 from fedemb.engines.shared import single_backbone_step
 from fedemb.local import make_work
 from fedemb.runner import EngineChoice, InlineRunner
+
+_MOST_ROWS = 1024  # trained together; bounds the memory of activations
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,12 @@ def choose_engine(
     public = runner.dataset.held_out()
     single = _takes_one_step(runner, rows_per_client)
     measured = []
-    for candidate in _candidates(name, single, threads):
+    largest = max(1, _MOST_ROWS // rows_per_client)
+    candidates = (
+        replace(c, chunk=min(c.chunk, largest))
+        for c in _candidates(name, single, threads)
+    )
+    for candidate in dict.fromkeys(candidates):
         examples = _made_up_clients(public, candidate.chunk, rows_per_client)
         measured.append(_measure(runner.with_engine(candidate), theta, examples))
     best = max(measured, key=lambda m: m.clients_per_second)

@@ -57,6 +57,8 @@ class TaskOptions:
             a selection that the backbone names.
         temperature: of the class-means head.
         always_normalize: embeddings have unit length in training, too.
+        views: distorted copies of every image that train in its place.
+        augment: how they are distorted: `affine` or `affine-colour`.
 
     Raises:
         UserError: if a number is out of range.
@@ -68,9 +70,11 @@ class TaskOptions:
     trainable: str | None = None
     temperature: float | None = None
     always_normalize: bool = False
+    views: int | None = None
+    augment: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "temperature"):
+        for name in ("embedding_dim", "temperature", "views"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name}={value} must be positive.")

@@ -24,7 +24,7 @@ from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
-from fedemb.server import ServerAdam, ServerOptimizer, ServerSGD
+from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
 from fedemb.stages import Stage
 from model_zoo import registry
 from model_zoo.system import DataFacts, System, TaskOptions
@@ -32,6 +32,7 @@ from simulations import datasets
 from simulations.config import Configuration, recipe, recipe_names, resolve
 
 _LARGEST_DEFAULT_COHORT = 2048
+_MOST_USERS_TOGETHER = 32  # in one virtual client, where no noise is asked for
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,27 @@ class Assembly:
             return example_level(self.configuration, pooled_examples(self))
         return make_promise(self.configuration, self.dataset.num_users)
 
-    def optimizer(self) -> ServerOptimizer:
-        """The server optimizer."""
+    def optimizer(self, rounds: int) -> ServerOptimizer:
+        """The server optimizer of a stage of `rounds` rounds, with what it releases."""
         server = self.configuration.server
+        fall_over = rounds if server.schedule == "linear" else None
+        optimizer: ServerOptimizer
         if server.optimizer == "adam":
-            return ServerAdam(
+            optimizer = ServerAdam(
                 learning_rate=server.learning_rate,
                 beta1=server.momentum,
                 beta2=server.beta2,
+                fall_over=fall_over,
             )
-        return ServerSGD(learning_rate=server.learning_rate, momentum=server.momentum)
+        else:
+            optimizer = ServerSGD(
+                learning_rate=server.learning_rate,
+                momentum=server.momentum,
+                fall_over=fall_over,
+            )
+        if server.average_decay == 0:
+            return optimizer
+        return IterateAverage(optimizer=optimizer, decay=server.average_decay)
 
 
 def layered(
@@ -160,7 +172,7 @@ def assemble(configuration: Configuration) -> Assembly:
         image_column=data.image_column,
         amplify=data.amplify,
     )
-    configuration = _with_cohort(configuration, dataset.num_users)
+    configuration = _resolved(configuration, dataset.num_users)
     system = registry.get(model.name)
     options = TaskOptions(
         head=model.head,
@@ -168,6 +180,8 @@ def assemble(configuration: Configuration) -> Assembly:
         embedding_dim=model.embedding_dim,
         trainable=model.trainable,
         temperature=model.temperature,
+        views=model.views,
+        augment=model.augment,
         always_normalize=model.always_normalize,
     )
     stages = system.build(data=facts(dataset), options=options)
@@ -197,7 +211,7 @@ def make_promise(configuration: Configuration, num_users: int) -> Promise:
     Raises:
         UserError: if the numbers do not fit together.
     """
-    configuration = _with_cohort(configuration, num_users)
+    configuration = _resolved(configuration, num_users)
     privacy, run = configuration.privacy, configuration.run
     cohort = privacy.users_per_round or 0.0
     population = privacy.population or num_users
@@ -211,7 +225,7 @@ def make_promise(configuration: Configuration, num_users: int) -> Promise:
     claimed_sampler = SAMPLERS[privacy.sampler](
         population=population,
         users_per_round=cohort * factor,
-        users_per_virtual_client=privacy.users_per_virtual_client,
+        users_per_virtual_client=privacy.users_per_virtual_client or 1,
     )
     delta = privacy.delta if privacy.delta is not None else default_delta(population)
     if privacy.noise_multiplier is not None:
@@ -332,15 +346,21 @@ def configuration_from_toml(text: str) -> Configuration:
     return resolve(layer)
 
 
-def _with_cohort(configuration: Configuration, num_users: int) -> Configuration:
-    """The configuration with its cohort size: a public function of the population."""
-    if configuration.privacy.users_per_round is not None:
-        return configuration
-    u = configuration.privacy.users_per_virtual_client
-    cohort = min(_LARGEST_DEFAULT_COHORT, max(num_users // 4, 1))
-    cohort = min(num_users, -(-cohort // u) * u)
-    privacy = replace(configuration.privacy, users_per_round=float(cohort))
-    return replace(configuration, privacy=privacy)
+def _resolved(configuration: Configuration, num_users: int) -> Configuration:
+    """The configuration with its cohort: a function of public numbers alone."""
+    privacy, local = configuration.privacy, configuration.local
+    u = privacy.users_per_virtual_client
+    cohort = privacy.users_per_round
+    if cohort is None:
+        cohort = float(min(_LARGEST_DEFAULT_COHORT, max(num_users // 4, 1)))
+        cohort = min(float(num_users), -(-cohort // (u or 1)) * (u or 1))
+    if u is None:
+        u = 1
+        if privacy.noise_multiplier == 0:
+            u = max(1, min(_MOST_USERS_TOGETHER, int(cohort) // 4))
+        local = replace(local, batch_size=local.batch_size * u)
+    privacy = replace(privacy, users_per_round=cohort, users_per_virtual_client=u)
+    return replace(configuration, privacy=privacy, local=local)
 
 
 def _system_name(model: str) -> str:

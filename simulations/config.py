@@ -66,6 +66,9 @@ class ModelConfig:
         label_space: `client` or `global`; None is the system's.
         embedding_dim: D; None is the system's.
         temperature: of the class-means head; None is the system's.
+        views: distorted copies of every image that train in its place; None is the
+            system's, mostly 1: the images as they are.
+        augment: how they are distorted: `affine` or `affine-colour`.
         always_normalize: embeddings have unit length in training, too.
     """
 
@@ -76,6 +79,8 @@ class ModelConfig:
     label_space: str | None = None
     embedding_dim: int | None = None
     temperature: float | None = None
+    views: int | None = None
+    augment: str | None = None
     always_normalize: bool = False
 
 
@@ -91,7 +96,11 @@ class PrivacyConfig:
         sampler: how cohorts are drawn.
         users_per_round: expected users in a round; None is a quarter of the users of
             the data, and 2,048 at most.
-        users_per_virtual_client: users that are clipped together.
+        users_per_virtual_client: users that are clipped together. None is a rule: 1
+            with noise, where a second user doubles the sensitivity and halves the terms
+            of the mean; without noise (z = 0) a quarter of the cohort and 32 at most,
+            so that users who share classes meet. The rule multiplies
+            `local.batch_size` by its choice.
         clip_norm: C.
         adaptive_clipping: follow the median norm, from C.
         accountant: `pld` or `rdp`.
@@ -103,7 +112,7 @@ class PrivacyConfig:
     population: int | None = None
     sampler: Sampler = Sampler.POISSON_VIRTUAL_CLIENTS
     users_per_round: float | None = None
-    users_per_virtual_client: int = 1
+    users_per_virtual_client: int | None = None
     clip_norm: float = 1.0
     adaptive_clipping: bool = False
     accountant: str = "pld"
@@ -120,6 +129,9 @@ class PrivacyConfig:
                 "without "
                 "privacy use --noise-multiplier 0."
             )
+        u = self.users_per_virtual_client
+        if u is not None and u < 1:
+            raise UserError(f"users_per_virtual_client={u} must be at least 1.")
         if self.accountant not in ("pld", "rdp"):
             raise UserError(f"accountant={self.accountant!r} must be pld or rdp.")
 
@@ -131,18 +143,40 @@ class ServerConfig:
     Attributes:
         optimizer: `adam` or `sgd`.
         learning_rate: server step size.
+        schedule: `constant`, or `linear`: the step size falls to zero over the rounds
+            of a stage, and with it the noise of the last steps.
         momentum: of SGD, or Adam's beta1.
         beta2: of Adam.
+        average_decay: of the average of iterates that is released, in [0, 1); about
+            1 / (1 - decay) rounds count, and 0 releases the last iterate.
+
+    Raises:
+        UserError: for an unknown optimizer or a number out of range.
     """
 
     optimizer: str = "adam"
     learning_rate: float = 0.003
+    schedule: str = "constant"
     momentum: float = 0.9
     beta2: float = 0.99
+    average_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < float("inf"):
+            raise UserError(
+                f"server.learning_rate={self.learning_rate} must be positive."
+            )
+        for name in ("momentum", "beta2", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"server.{name}={getattr(self, name)} must be in [0, 1)."
+                )
         if self.optimizer not in ("adam", "sgd"):
             raise UserError(f"server.optimizer={self.optimizer!r} must be adam or sgd.")
+        if self.schedule not in ("constant", "linear"):
+            raise UserError(
+                f"server.schedule={self.schedule!r} must be constant or linear."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

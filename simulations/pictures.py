@@ -11,6 +11,7 @@ from accounting import PrivacyStatement
 from fedemb.data import Examples
 from fedemb.identity import embed_all
 from fedemb.noise_forecast import NoiseForecast
+from fedemb.protocols import EmbeddingTask
 from simulations.assembly import Assembly
 from simulations.folder import RunFolder, environment
 from simulations.report import Gallery, ReportContent, write_report
@@ -67,7 +68,7 @@ def _gallery(assembly: Assembly, before: nn.Module, after: nn.Module) -> Gallery
         labels=examples.fields["label"].astype(np.int64),
         before=embed_all(first, before.eval(), examples).numpy(),
         after=embed_all(last, after.eval(), examples).numpy(),
-        images=_bytes(examples.fields.get("image")),
+        images=_thumbnails(last, examples),
         class_names=assembly.dataset.class_names,
     )
 
@@ -79,9 +80,18 @@ def _spread(count: int) -> NDArray[np.int64]:
     return np.linspace(0, count - 1, _SHOWN).astype(np.int64)
 
 
-def _bytes(images: NDArray[Any] | None) -> NDArray[np.uint8] | None:
-    if images is None or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        return None
-    if np.issubdtype(images.dtype, np.floating):
-        images = np.clip(images * 255, 0, 255)
-    return images.astype(np.uint8)
+def _thumbnails(task: EmbeddingTask, examples: Examples) -> NDArray[np.uint8] | None:
+    """The task's own pictures of examples, their images, or middle frames of clips."""
+    draw = getattr(task, "thumbnails", None)
+    if draw is not None:
+        drawn: NDArray[np.uint8] = draw(examples)
+        return drawn
+    for values in examples.fields.values():
+        if values.ndim == 5:
+            values = values[:, values.shape[1] // 2]
+        if values.ndim == 4 and values.shape[-1] in (1, 3):
+            floats = np.issubdtype(values.dtype, np.floating)
+            return (np.clip(values * 255, 0, 255) if floats else values).astype(
+                np.uint8
+            )
+    return None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedemb.checkpoint import write_atomically
 from fedemb.data import Examples
-from fedemb.errors import NotAvailable, UserError
+from fedemb.errors import UserError
 from fedemb.identity import embed_all
 from fedemb.protocols import EmbeddingTask
 from simulations.assembly import (
@@ -21,9 +21,9 @@ from simulations.assembly import (
     configuration_from_toml,
     make_backbone,
 )
+from simulations.exporting import onnx_bytes
 from simulations.folder import RunFolder
-
-_MOST_PIXELS = 64_000_000
+from simulations.queries import read_queries
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,8 @@ class TrainedRun:
         shapes = [_shape(a.dataset.held_out()) for a in (own, other)]
         if shapes[0] != shapes[1]:
             raise UserError(
-                f"{dataset} has images of shape {shapes[1]}, the backbone was trained "
-                "on "
-                f"{shapes[0]}; prepare them at the same size."
+                f"{dataset} has examples of shape {shapes[1]}, the backbone was "
+                f"trained on {shapes[0]}; prepare them at the same size."
             )
         return TrainedRun(folder, replace(own, dataset=other.dataset), backbone.eval())
 
@@ -86,23 +85,24 @@ class TrainedRun:
         """Embeddings `[n, D]` of unit length."""
         return embed_all(self._task, self.backbone, examples)
 
-    def embed_files(self, paths: list[Path]) -> NDArray[np.float32]:
-        """Embeddings `[n, D]` of image files, resized to the training shape.
+    def embed_files(self, paths: list[Path]) -> tuple[list[str], NDArray[np.float32]]:
+        """Names and embeddings `[n, D]` of image files, or of the rows of `.npz` files.
 
         Raises:
             UserError: naming the first file that cannot be read.
         """
-        shape = _shape(self.assembly.dataset.held_out())
-        images = np.stack([_read_image(path, shape) for path in paths])
-        labels = np.zeros(len(images), np.int64)
-        rows = np.array([0, len(images)], np.int64)
-        found = self.embed(Examples({"image": images, "label": labels}, rows))
-        return found.numpy()
+        queries = read_queries(paths, self.assembly.dataset.held_out())
+        names = [
+            str(path) if size == 1 else f"{path}[{row}]"
+            for path, size in zip(paths, queries.sizes.tolist(), strict=True)
+            for row in range(size)
+        ]
+        return names, self.embed(queries).numpy()
 
     def search(self, query: Path, top: int) -> list[dict[str, Any]]:
-        """The held-out examples nearest to an image, best first."""
+        """The held-out examples nearest to a file's first row, best first."""
         held_out = self.assembly.dataset.held_out()
-        wanted = torch.from_numpy(self.embed_files([query])[0])
+        wanted = torch.from_numpy(self.embed_files([query])[1][0])
         similarity = self.embed(held_out) @ wanted
         best = similarity.topk(min(max(top, 1), len(similarity)))
         names = self.assembly.dataset.class_names
@@ -133,28 +133,13 @@ class TrainedRun:
         if kind == "safetensors":
             write_atomically(path, self.folder.backbone.read_bytes())
             return
-        try:
-            import onnx
-            import onnxscript  # noqa: F401 - torch's exporter needs it
-        except ImportError as error:
-            raise NotAvailable(
-                "--format onnx needs its extra: pip install 'fedemb[export]'."
-            ) from error
-        height, width, channels = _shape(self.assembly.dataset.held_out())
-        example = torch.zeros(2, channels, height, width)
-        program = torch.onnx.export(
+        content = onnx_bytes(
+            self._task,
             self.backbone,
-            (example,),
-            input_names=["images"],
-            output_names=["embedding"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
+            self.assembly.dataset.held_out(),
+            (self.folder.path / "privacy_statement.json").read_text(),
         )
-        model = program.model_proto  # type: ignore[union-attr]
-        statement = (self.folder.path / "privacy_statement.json").read_text()
-        onnx.helper.set_model_props(model, {"privacy_statement": statement})
-        write_atomically(path, model.SerializeToString())
+        write_atomically(path, content)
 
     @property
     def _task(self) -> EmbeddingTask:
@@ -163,20 +148,3 @@ class TrainedRun:
 
 def _shape(examples: Examples) -> tuple[int, ...]:
     return tuple(next(iter(examples.fields.values())).shape[1:])
-
-
-def _read_image(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    height, width, channels = shape
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise UserError(f"{path} has more than {_MOST_PIXELS:,} pixels.")
-            colour = image.convert("L" if channels == 1 else "RGB")
-            resized = colour.resize((width, height), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} cannot be read as an image: {error}.") from error
-    return np.asarray(resized, np.uint8).reshape(height, width, channels)

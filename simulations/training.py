@@ -18,7 +18,7 @@ from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey
 from fedemb.round import ClientRunner, RoundReport
 from fedemb.runner import EngineChoice
-from fedemb.server import ServerState
+from fedemb.server import ServerOptimizer, ServerState
 from fedemb.train import train
 from fedemb.tuning import choose_engine
 from simulations.assembly import (
@@ -93,13 +93,13 @@ class Trainer:
         self, stage: int, rounds: int, backbone: nn.Module, progress: Progress
     ) -> None:
         layout = self.assembly.layout(stage, backbone)
-        optimizer = self.assembly.optimizer()
+        optimizer = self.assembly.optimizer(rounds)
         theta = layout.flatten(dict(backbone.named_parameters()))
         state = ServerState(0, theta, optimizer.init(theta), self.plan.clip_norm)
         saved = self.folder.state(stage) if self.folder else None
         if saved is not None and saved.exists():
             state, _ = read_state(saved)
-            layout.load(backbone, state.backbone)
+            layout.load(backbone, optimizer.release(state))
         name = self.assembly.stages[stage].name
         self.listener.begin(name, rounds, state.round_index)
         progress.rounds += state.round_index
@@ -109,7 +109,7 @@ class Trainer:
         if state.round_index >= rounds:
             return
         saver = Checkpointer(saved) if saved is not None else None
-        watch = _Watch(self, stage, rounds, backbone, layout, progress)
+        watch = _Watch(self, stage, rounds, backbone, layout, optimizer, progress)
 
         def go(runner: ClientRunner) -> ServerState:
             return train(
@@ -127,7 +127,7 @@ class Trainer:
             last = with_runner(
                 self.assembly, stage, backbone, self.key, self.engine, go, self.connect
             )
-            layout.load(backbone, last.backbone)
+            layout.load(backbone, optimizer.release(last))
         except BudgetExhausted as error:
             progress.exhausted = str(error)
         finally:
@@ -198,10 +198,12 @@ class _Watch:
         rounds: int,
         backbone: nn.Module,
         layout: FlatLayout,
+        optimizer: ServerOptimizer,
         progress: Progress,
     ) -> None:
         self._trainer, self._stage, self._rounds = trainer, stage, rounds
         self._backbone, self._layout, self._progress = backbone, layout, progress
+        self._optimizer = optimizer
         self._started = time.perf_counter()
 
     def after_round(self, state: ServerState, report: RoundReport) -> None:
@@ -214,7 +216,7 @@ class _Watch:
         trainer.listener.round(name, report, seconds)
         if report.update_norm == 0 and progress.rounds == 1:
             trainer.listener.notice(NOTHING_LEARNED)
-        self._layout.load(self._backbone, state.backbone)
+        self._layout.load(self._backbone, self._optimizer.release(state))
         every = trainer.assembly.configuration.run.evaluate_every
         last = state.round_index == self._rounds
         if last or (every and state.round_index % every == 0):
@@ -244,7 +246,8 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
     backbone = make_backbone(assembly, 0)
     runner = inline_runner(assembly, 0, backbone, client_key(key, 0), EngineChoice())
     theta = runner.layout.flatten(dict(backbone.named_parameters()))
-    rows = TYPICAL_ROWS * assembly.configuration.privacy.users_per_virtual_client
+    users = assembly.configuration.privacy.users_per_virtual_client or 1
+    rows = TYPICAL_ROWS * users
     choice, measured = choose_engine(
         runner, theta, rows, assembly.configuration.run.engine
     )

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from fedemb.cli import accounts, plans, runs, shelves, uses
+from fedemb.cli import accounts, audits, plans, runs, shelves, uses
 from fedemb.cli.failing import exit_code_of, one_line
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 runs.register(app)
 accounts.register(app)
 plans.register(app)
+audits.register(app)
 shelves.register(app)
 uses.register(app)
 

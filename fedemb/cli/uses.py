@@ -45,13 +45,18 @@ def evaluate(
 
 def embed(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Image files, or .npz files with arrays named as the data's."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Write `embeddings` and `files` to this .npz.")
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Embeddings of image files, unit length.
+    """Embeddings of files, unit length.
 
     Example: fedemb embed runs/mine photo1.jpg photo2.jpg --out embeddings.npz
     """
@@ -62,16 +67,16 @@ def embed(
 
     if out is not None and out.exists():
         raise UserError(f"{out} already exists; nothing is overwritten.")
-    found = TrainedRun.open(run).embed_files(images)
+    names, found = TrainedRun.open(run).embed_files(files)
     if out is not None:
-        np.savez(out, embeddings=found, files=np.array([str(p) for p in images]))
+        np.savez(out, embeddings=found, files=np.array(names))
         print(f"{len(found)} embeddings of {found.shape[1]} numbers in {out}")
         return
     import json
 
     rows = [
-        {"file": str(path), "embedding": [round(float(x), 6) for x in row]}
-        for path, row in zip(images, found, strict=True)
+        {"file": name, "embedding": [round(float(x), 6) for x in row]}
+        for name, row in zip(names, found, strict=True)
     ]
     if json_:
         print(json.dumps({"embeddings": rows}))
@@ -82,11 +87,11 @@ def embed(
 
 def search(
     run: Run,
-    query: Annotated[Path, typer.Argument(help="An image file.")],
+    query: Annotated[Path, typer.Argument(help="An image file, or an .npz file.")],
     top: Annotated[int, typer.Option(help="How many neighbours.")] = 10,
     json_: AsJson = False,
 ) -> None:
-    """Held-out examples that are nearest to an image.
+    """Held-out examples that are nearest to a query.
 
     Example: fedemb search runs/mine query.jpg
     """

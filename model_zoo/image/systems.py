@@ -33,12 +33,15 @@ class ImageStages:
         embedding_dim: D unless the options name another.
         arguments: further arguments of the backbone.
         trainable: parameters to train unless the options name others.
+        max_side: larger images are averaged down to this side, in pixels; None keeps
+            every size.
     """
 
     backbone: str
     embedding_dim: int = 128
     arguments: Mapping[str, Any] = field(default_factory=dict)
     trainable: str = "all"
+    max_side: int | None = None
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """One stage that trains an embedding by classifying identities.
@@ -46,7 +49,7 @@ class ImageStages:
         Raises:
             UserError: if the examples are not images, or too small for the backbone.
         """
-        from fedemb.identity import IdentityTask
+        from fedemb.identity import IdentityTask, reduced_shape
         from fedemb.stages import Stage
 
         if len(data.example_shape) != 3:
@@ -58,7 +61,7 @@ class ImageStages:
         dim = options.embedding_dim or self.embedding_dim
         made = partial(
             getattr(importlib.import_module(module), name),
-            data.example_shape,
+            reduced_shape(data.example_shape, self.max_side),
             dim,
             **self.arguments,
         )
@@ -71,6 +74,9 @@ class ImageStages:
             label_space=options.label_space or "client",
             always_normalize=options.always_normalize,
             temperature=options.temperature or 0.1,
+            views=options.views or 1,
+            augment=options.augment or "affine",
+            max_side=self.max_side,
         )
         return (Stage("embedding", task, 1.0, options.trainable or self.trainable),)
 
@@ -92,6 +98,8 @@ def _size(
     )
 
 
+# Sees 32 pixels a side at most: the dense layer, and with it the noise, would grow with
+# the area of the images.
 _SMALL_CNN = "model_zoo.image.small_cnn:SmallCNN"
 
 SMALL_CNN = System(
@@ -104,7 +112,7 @@ SMALL_CNN = System(
     configurations={
         "paper": _size(
             "three strided convolutions of 16, 32 and 64 filters, 64-d",
-            ImageStages(backbone=_SMALL_CNN, embedding_dim=64),
+            ImageStages(backbone=_SMALL_CNN, embedding_dim=64, max_side=32),
             (28, 28, 1),
             62,
         ),
@@ -113,6 +121,7 @@ SMALL_CNN = System(
             ImageStages(
                 backbone=_SMALL_CNN,
                 embedding_dim=32,
+                max_side=32,
                 arguments={"filters": (8, 16, 32)},
             ),
             (28, 28, 1),

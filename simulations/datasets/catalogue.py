@@ -113,7 +113,37 @@ def _cards() -> tuple[DatasetCard, ...]:
         ),
         DatasetCard(
             name="clips",
-            description="generated clips of moving shapes, with captions and boxes",
+            description="generated clips of acting shapes: captions, boxes, cuts",
+            module="clips",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
+            name="clips-plain",
+            description="generated clips of two acting shapes without cuts",
+            module="clips",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
+            name="clips-appearance",
+            description="generated clips, told apart by what is in them",
+            module="clips",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
+            name="clips-motion",
+            description="generated clips, told apart by the order of frames only",
+            module="clips",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
+            name="clips-long",
+            description="generated untrimmed clips with the start and end of events",
+            module="clips",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
+            name="clips-stills",
+            description="generated single frames of clips, captions without verbs",
             module="clips",
             options=frozenset({"users", "image_size"}),
         ),

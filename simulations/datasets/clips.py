@@ -1,8 +1,4 @@
-"""Procedural clips: coloured shapes that move, with captions and boxes.
-
-The class of a clip is what its first shape is and does; a second shape does something
-else. A user has a background, a tempo, a taste in sizes, and shakes the camera.
-"""
+"""The names under which generated clips are opened."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,58 +7,112 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simulations.datasets.counters import integers, signed, uniform
+from fedemb.errors import UserError
+from simulations.datasets.clip_world.actions import ACTIONS
+from simulations.datasets.clip_world.captions import THINGS
+from simulations.datasets.clip_world.studio import Studio
+from simulations.datasets.clip_world.untrimmed import LongClips
+from simulations.datasets.clip_world.world import Clips
+from simulations.datasets.counters import integers
 from simulations.datasets.generated import Fields, Generated
 from simulations.datasets.registry import LoadOptions
-from simulations.datasets.shapes import COLOURS, SHAPES, Things, article, boxes
-
-MOTIONS = (
-    "moves left",
-    "moves right",
-    "rises",
-    "falls",
-    "grows",
-    "shrinks",
-    "spins",
-    "circles",
-)
-FRAMES = 8
 
 
-def load(options: LoadOptions) -> "MovingShapes":
-    """The data set for `--dataset clips`."""
-    return MovingShapes(options.users or 10_000, options.seed, options.image_size or 32)
+def load(options: LoadOptions) -> Generated:
+    """The data set for `--dataset clips` and the names that begin with `clips-`."""
+    kinds: tuple[type[Generated], ...] = (
+        Clips,
+        PlainClips,
+        AppearanceClips,
+        Stills,
+        MotionClips,
+        LongClips,
+    )
+    by_name = {kind.name: kind for kind in kinds}
+    return by_name[options.name](
+        options.users or 10_000, options.seed, options.image_size or 32
+    )
 
 
 @dataclass(frozen=True)
-class MovingShapes(Generated):
-    """Clips of two shapes.
+class PlainClips(Clips):
+    """Two things, one action each, no cuts."""
 
-    Fields: `clip` uint8 `[n, T, side, side, 3]`; `caption` str `[n]`; `nouns` str
-    `[n, 2]`, the shapes named in the caption; `boxes` float32 `[n, T, 2, 4]` as (ymin,
-    xmin, ymax, xmax) in [0, 1], -1 when out of sight; `action` int64 `[n, 2]` into
-    `MOTIONS`; `label` int64 `[n]`.
+    things: int = 2
+    cuts: float = 0.0
+    also: float = 0.0
 
-    Attributes:
-        frames: T.
+    name: ClassVar[str] = "clips-plain"
+    description: ClassVar[str] = "clips of two acting shapes without cuts"
 
-    Example:
-        >>> rows = MovingShapes(100).fetch(np.array([7])).fields
-        >>> rows["clip"].shape, rows["boxes"].shape
-        ((16, 8, 32, 32, 3), (16, 8, 2, 4))
-    """
 
-    frames: int = FRAMES
+@dataclass(frozen=True)
+class AppearanceClips(PlainClips):
+    """Clips whose class is what the first thing is, whatever it does."""
 
-    name: ClassVar[str] = "clips"
-    description: ClassVar[str] = "clips of moving shapes with captions and boxes"
-    all_classes: ClassVar[int] = len(SHAPES) * len(COLOURS) * len(MOTIONS)
+    name: ClassVar[str] = "clips-appearance"
+    description: ClassVar[str] = "clips that are told apart by what is in them"
+    all_classes: ClassVar[int] = len(THINGS)
 
     def class_name(self, kind: int) -> str:
-        """`red square moves left`, say."""
-        rest, motion = divmod(kind, len(MOTIONS))
-        shape, colour = divmod(rest, len(COLOURS))
-        return f"{COLOURS[colour]} {SHAPES[shape]} {MOTIONS[motion]}"
+        """`red square`, say."""
+        return THINGS[kind]
+
+    def lead(
+        self, own: NDArray[np.uint64], kind: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The thing of the class, doing anything."""
+        return kind, integers(self.hash(own, 61), len(ACTIONS))
+
+
+@dataclass(frozen=True)
+class Stills(AppearanceClips):
+    """Single frames, with captions that say what there is."""
+
+    frames: int = 1
+
+    name: ClassVar[str] = "clips-stills"
+    description: ClassVar[str] = "single frames of clips, with captions without verbs"
+    verbs: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames != 1:
+            raise UserError(f"frames={self.frames}: a still picture has one.")
+
+
+@dataclass(frozen=True)
+class MotionClips(PlainClips):
+    """One thing on a circle; the class is the order in which it visits its places.
+
+    Every class shows the same frames: who looks at frames one by one, or in any order,
+    finds nothing. Cameras stand still, and held-out clips are of the same classes.
+    """
+
+    things: int = 1
+
+    name: ClassVar[str] = "clips-motion"
+    description: ClassVar[str] = "clips that are told apart by the order of frames only"
+    steps: ClassVar[tuple[int, ...]] = (1, 3, 5, 7)
+    all_classes: ClassVar[int] = 4
+    held_out_repeats: ClassVar[int] = 100
+    closed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames != 8:
+            raise UserError(f"frames={self.frames}: orders are defined for 8 frames.")
+
+    def class_name(self, kind: int) -> str:
+        """`circles in steps of 3`, say."""
+        return f"circles in steps of {self.steps[kind]}"
+
+    def lead(
+        self, own: NDArray[np.uint64], kind: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Any thing, on a circle."""
+        what = integers(self.hash(own, 62), len(THINGS))
+        return what, np.full_like(what, ACTIONS.index("circles"))
 
     def render(
         self,
@@ -70,87 +120,15 @@ class MovingShapes(Generated):
         own: NDArray[np.uint64],
         kind: NDArray[np.int64],
     ) -> Fields:
-        """The clips, two shapes each, the second behind the first."""
-        count, side, frames = len(names), self.side, self.frames
-        other = integers(self.hash(own, 20), self.all_classes)
-        pictures = self._backgrounds(names, own)
-        parts = []
-        for place, what in ((1, other), (0, kind)):
-            words = self.hash(own, 30 + place)
-            things = self._things(names, words, what, 0.3 if place else 0.7)
-            mask = things.mask(side)
-            things.paint(pictures, mask)
-            parts.append(boxes(mask).reshape(count, frames, 1, 4))
-        pictures += self._grain
-        clip = np.clip(pictures, 0, 255).astype(np.uint8)
-        kinds = np.stack([kind, other], axis=1)
-        words_of = np.array([self.class_name(k) for k in range(self.all_classes)])
-        named = words_of[kinds]
-        captions = [
-            f"{article(first)} and {article(second)}" for first, second in named
-        ]
-        nouns = [[" ".join(words.split()[:2]) for words in pair] for pair in named]
-        return {
-            "clip": clip.reshape(count, frames, side, side, 3),
-            "caption": np.array(captions),
-            "nouns": np.array(nouns),
-            "boxes": np.concatenate(parts[::-1], axis=2),
-            "action": kinds % len(MOTIONS),
-        }
-
-    def _things(
-        self,
-        names: NDArray[np.uint64],
-        words: NDArray[np.uint64],
-        kind: NDArray[np.int64],
-        lane: float,
-    ) -> Things:
-        """One shape per frame, `[n * T]`."""
-        motion = (kind % len(MOTIONS))[:, None]
-        tempo = (0.8 + 0.4 * uniform(self.hash(names, 40)))[:, None]
-        time = np.linspace(-0.5, 0.5, self.frames)[None, :] * tempo
-        size = 0.13 + 0.03 * signed(self.hash(names, 41))
-        size = size + 0.02 * signed(self.hash(words, 42))
-        x = 0.5 + 0.15 * signed(self.hash(words, 43))[:, None]
-        y = lane + 0.1 * signed(self.hash(words, 44))[:, None]
-        angle = 0.4 * signed(self.hash(words, 45))[:, None]
-        shake = 0.01 * signed(self.hash(names, 46))[:, None] * np.sin(9 * time)
-        turn = 2 * np.pi * time
-
-        def when(name: str) -> NDArray[np.float64]:
-            return np.asarray(motion == MOTIONS.index(name), dtype=np.float64)
-
-        x = x + time * 0.6 * (when("moves right") - when("moves left"))
-        y = y + time * 0.5 * (when("falls") - when("rises"))
-        x = x + shake + 0.15 * np.cos(turn) * when("circles")
-        y = y + 0.15 * np.sin(turn) * when("circles")
-        growth = np.exp(1.4 * time * (when("grows") - when("shrinks")))
-        rest = np.repeat(kind // len(MOTIONS), self.frames)
-        return Things(
-            shape=rest // len(COLOURS),
-            colour=rest % len(COLOURS),
-            x=x.reshape(-1),
-            y=y.reshape(-1),
-            size=(size[:, None] * growth).reshape(-1),
-            angle=(angle + turn * when("spins")).reshape(-1),
-            tint=np.repeat(15 * signed(self.hash(names, 47)), self.frames),
-        )
-
-    def _backgrounds(
-        self, names: NDArray[np.uint64], own: NDArray[np.uint64]
-    ) -> NDArray[np.float32]:
-        """A user's shade with a gradient, float32 `[n * T, side, side, 3]`."""
-        shade = np.stack([uniform(self.hash(names, 50 + k)) for k in range(3)], axis=1)
-        slope = 25 * signed(self.hash(own, 53))
-        ramp = np.linspace(-1, 1, self.side)
-        levels = 30 + 90 * shade[:, None, :] + (slope[:, None] * ramp)[:, :, None]
-        picture = np.broadcast_to(
-            levels.astype(np.float32)[:, None, :, None, :],
-            (len(names), self.frames, self.side, self.side, 3),
-        )
-        return np.array(picture).reshape(-1, self.side, self.side, 3)
+        """The frames of a circle, in the order of the class from any place on."""
+        rows = dict(super().render(names, own, kind))
+        start = integers(self.hash(own, 63), self.frames)
+        step = np.asarray(self.steps)[kind]
+        order = start[:, None] + step[:, None] * np.arange(self.frames)
+        which = np.arange(len(own))[:, None], order % self.frames
+        return {**rows, "clip": rows["clip"][which], "boxes": rows["boxes"][which]}
 
     @cached_property
-    def _grain(self) -> NDArray[np.float32]:
-        draw = np.random.default_rng([self.seed, 41])
-        return draw.normal(0, 4, (self.side, self.side, 3)).astype(np.float32)
+    def studio(self) -> Studio:
+        """What films the clips, on a tripod."""
+        return Studio(self.side, self.frames, self.seed, steady=True)

@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import ClassVar
 
@@ -23,7 +23,8 @@ class Generated(ABC):
     """A `UserDataset` made on demand; a user's rows never depend on other users.
 
     A user shows a few classes of her own, each several times. Classes are numbered in
-    an order that the seed shuffles; the last fifth is held out.
+    an order that the seed shuffles; the last fifth is held out. A `closed` data set
+    holds out no class: its held-out rows are of the same classes and other users.
 
     Attributes:
         num_users: number of training users.
@@ -46,6 +47,7 @@ class Generated(ABC):
     description: ClassVar[str]
     all_classes: ClassVar[int]
     held_out_repeats: ClassVar[int] = 10
+    closed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("num_users", "side", "classes_per_user", "repeats"):
@@ -74,7 +76,7 @@ class Generated(ABC):
     @property
     def num_classes(self) -> int:
         """Training classes."""
-        return self.all_classes - self.all_classes // 5
+        return self.all_classes - (0 if self.closed else self.all_classes // 5)
 
     @property
     def class_names(self) -> list[str]:
@@ -84,10 +86,8 @@ class Generated(ABC):
     @cached_property
     def provenance(self) -> Provenance:
         """The source record; the checksum names the generator's parameters."""
-        facts = (
-            f"{self.name}-1 {self.seed} {self.num_users} {self.side} "
-            f"{self.classes_per_user} {self.repeats}"
-        )
+        knobs = (str(getattr(self, knob.name)) for knob in fields(self))
+        facts = " ".join([f"{self.name}-2", *knobs])
         return Provenance(
             name=self.name,
             source=Source.SYNTHETIC,
@@ -112,7 +112,8 @@ class Generated(ABC):
 
     def held_out(self) -> Examples:
         """Rows of every held-out class, each by another user."""
-        classes = np.arange(self.num_classes, self.all_classes)
+        first = 0 if self.closed else self.num_classes
+        classes = np.arange(first, self.all_classes)
         labels = np.repeat(classes, self.held_out_repeats)
         names = np.arange(len(labels), dtype=np.uint64) + _HELD_OUT_USERS
         rows = self._rows(names, np.zeros_like(names), labels)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 SHAPES = ("square", "ball", "triangle", "cross", "ring", "diamond")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "cyan")
-_RGB = np.array(
+RGB = np.array(
     [
         (214, 39, 40),
         (44, 160, 44),
@@ -20,6 +20,7 @@ _RGB = np.array(
     ],
     dtype=np.float32,
 )
+"""Levels of `COLOURS`, float32 `[8, 3]`."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,20 @@ class Things:
         out = np.zeros(u.shape, dtype=bool)
         for shape in np.unique(self.shape):
             rows = np.flatnonzero(self.shape == shape)
-            out[rows] = _inside(int(shape), u[rows], v[rows])
+            out[rows] = inside(int(shape), u[rows], v[rows])
         return out
 
     def paint(self, pictures: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
         """Lay the shapes' colours over pictures float32 `[m, side, side, 3]`."""
-        levels = _RGB[self.colour] + self.tint[:, None].astype(np.float32)
+        levels = RGB[self.colour] + self.tint[:, None].astype(np.float32)
         covered = np.count_nonzero(mask, axis=(1, 2))
         pictures[mask] = np.repeat(levels, covered, axis=0)
 
 
-def _inside(
+def inside(
     shape: int, u: NDArray[np.floating], v: NDArray[np.floating]
 ) -> NDArray[np.bool_]:
+    """Where a shape of unit size is, bool, at coordinates of its own frame."""
     a, b = np.abs(u), np.abs(v)
     match SHAPES[shape]:
         case "square":

@@ -5,9 +5,11 @@ import json
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 
+from fedemb.data import Examples
 from tests.end_to_end.conftest import SMALL, CommandLine
 
 
@@ -123,3 +125,22 @@ def test_a_ledger_budget_stops_the_next_run_before_it_trains(run: Path) -> None:
 def _tensors(path: Path) -> dict:
     with safe_open(path, framework="np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def test_an_exported_model_embeds_as_the_run_does(run: Path, tmp_path: Path) -> None:
+    command = CommandLine(run.parent)
+    onnx = pytest.importorskip("onnx", reason="the export extra is not installed")
+    reference = pytest.importorskip("onnx.reference")
+    from simulations.trained import TrainedRun
+
+    out = tmp_path / "model.onnx"
+    assert command("export", run, "--format", "onnx", "--out", out)[0] == 0
+    model = onnx.load(out)
+    assert "privacy_statement" in {p.key for p in model.metadata_props}
+    trained = TrainedRun.open(run)
+    held_out = trained.assembly.dataset.held_out()
+    some = Examples(held_out.take(np.arange(3)), np.array([0, 3]))
+    batch = trained.assembly.stages[-1].task.prepare(some, np.zeros(1, np.uint64))
+    inputs = {"image": batch["image"].numpy()}
+    found = reference.ReferenceEvaluator(model).run(None, inputs)[0]
+    np.testing.assert_allclose(found, trained.embed(some).numpy(), atol=1e-4)

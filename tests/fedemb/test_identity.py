@@ -146,3 +146,21 @@ def test_a_penalty_of_the_weights_joins_the_loss_of_steps_that_have_rows():
     torch.testing.assert_close(found, plain + backbone.penalty())
     batch["weight"] = torch.zeros(5)
     assert t.loss(head, t.features(backbone, batch), batch) == 0
+
+
+def test_large_images_are_averaged_down_before_all_else():
+    rows = Examples(
+        {
+            "image": np.arange(2 * 8 * 4 * 3, dtype=np.uint8).reshape(2, 8, 4, 3),
+            "label": np.zeros(2, np.int64),
+        },
+        np.array([0, 2]),
+    )
+    batch = task(max_side=4, views=2).prepare(rows, np.zeros(1, np.uint64))
+    assert batch["image"].shape == (2, 3, 4, 2)
+    assert batch["views"].shape == (2, 2, 3, 4, 2)
+    whole = pixels(rows.fields["image"])
+    expected = whole.unflatten(2, (4, 2)).unflatten(4, (2, 2)).mean((3, 5))
+    torch.testing.assert_close(batch["image"], expected)
+    small = task(max_side=8).prepare(rows, np.zeros(1, np.uint64))["image"]
+    assert torch.equal(small, whole)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedemb.errors import UserError
+from fedemb.identity import pixels
 from fedemb.local import LocalTraining, make_work, renumber, schedule
 
 recipes = st.builds(
@@ -114,8 +115,10 @@ def test_label_spaces_size_the_head():
 @given(recipes, sizes)
 def test_padding_holds_rows_of_its_own_client_only(recipe, sizes):
     data = rows(sizes)
+    owner = np.repeat(np.arange(1, len(sizes) + 1), data.sizes)
+    data.fields["image"][:] = owner[:, None, None, None] / 255
     work = make_work(task(), recipe, data, seeds(len(sizes)))
-    owner = torch.from_numpy(np.repeat(np.arange(1, len(sizes) + 1), data.sizes))
+    owner = ((work.batch["image"][:, 0, 0, 0] + 1) * 128).round().long()
     for step in work.steps():
         if not len(owner):
             continue
@@ -125,6 +128,18 @@ def test_padding_holds_rows_of_its_own_client_only(recipe, sizes):
         batch = work.at(step)
         assert torch.equal(batch["weight"] > 0, work.rows[:, step] >= 0)
         assert torch.equal(work.active(step), (batch["weight"] > 0).any(dim=1))
+
+
+def test_only_rows_that_some_step_reads_are_prepared():
+    data = rows([40, 3, 9])
+    recipe = LocalTraining(batch_size=4, steps=2)
+    work = make_work(task(), recipe, data, seeds(3))
+    assert len(work.batch["image"]) == 8 + 3 + 8
+    whole = pixels(data.fields["image"])
+    read = schedule(recipe, data.sizes, seeds(3)) + data.offsets[:-1, None, None]
+    for v, step in ((0, 0), (0, 1), (2, 1)):
+        own = work.batch["image"][work.rows[v, step]]
+        assert torch.equal(own, whole[torch.from_numpy(read[v, step])])
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,7 @@
 """Promises of the Flower runner: simulated, over a SuperLink, and when things fail."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +14,12 @@ pytest.importorskip("ray", reason="Ray is not installed")
 
 from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from loopback import federation, wait_until
+from safetensors.torch import load_file
 from tiny_worker import a_round, same, specification
 
 from fedemb.errors import UserError
+from simulations.assembly import layered
 from simulations.flower import client
 from simulations.flower.messages import (
     MalformedReply,
@@ -34,9 +29,9 @@ from simulations.flower.messages import (
 )
 from simulations.flower.runner import FlowerRunner, Patience
 from simulations.flower.simulation import flower_simulation, run_in_flower
+from simulations.listener import Silent
+from simulations.run import simulate
 from simulations.worker import WorkerFailed
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -253,54 +248,11 @@ def test_run_in_flower_hands_back_what_happens_inside():
 # Flower notices after a minute or so that a worker was killed.
 @pytest.mark.parametrize("fate", ["", pytest.param("die once", marks=pytest.mark.slow)])
 def test_flwr_run_over_a_superlink_with_two_supernodes(tmp_path, fate):
-    port, *node_ports = free_ports(3)
-    environment = {
-        **os.environ,
-        "FLWR_HOME": str(tmp_path / "flwr"),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
-        "OMP_NUM_THREADS": "1",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-    }
-    (tmp_path / "flwr").mkdir()
-    connection = f'[superlink.loop]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
-    (tmp_path / "flwr" / "config.toml").write_text(connection)
-    out = tmp_path / "totals.npy"
-    run = tmp_path / "run.toml"
-    trap = tmp_path / "trap"
+    out, trap = tmp_path / "totals.npy", tmp_path / "trap"
     if fate:
         trap.write_text(fate)
-    arguments = json.dumps({"out": str(out), "trap": str(trap)})
-    run.write_text(
-        f"training = 'tiny_worker:train_and_write'\narguments = '{arguments}'\n"
-        "workers = 2\n"
-    )
-    link = [
-        "flower-superlink",
-        "--insecure",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    link += ["--disable-runtime-dependency-installation"]
-    with ExitStack() as running:
-        start(running, link, environment, tmp_path / "superlink.log")
-        wait_until(lambda: listens(port), 40, tmp_path)
-        for i, node_port in enumerate(node_ports):
-            node = [
-                "flower-supernode",
-                "--insecure",
-                "--superlink",
-                f"127.0.0.1:{port}",
-            ]
-            node += ["--host", "127.0.0.1", "--port", str(node_port)]
-            start(running, node, environment, tmp_path / f"supernode-{i}.log")
-        app = ROOT / "simulations" / "flower" / "app"
-        command = ["flwr", "run", str(app), "loop", "--run-config", str(run)]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    with federation(tmp_path) as run:
+        run("tiny_worker:train_and_write", {"out": str(out), "trap": str(trap)})
         wait_until(out.exists, 240 if fate else 90, tmp_path)
         wait_until(lambda: len(np.load(out)) == 2, 5, tmp_path)
     assert not trap.exists()
@@ -311,41 +263,33 @@ def test_flwr_run_over_a_superlink_with_two_supernodes(tmp_path, fate):
         np.testing.assert_array_equal(total, expected.total.numpy())
 
 
-def free_ports(count):
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
+WHOLE = {
+    "data": {"users": 200},
+    "model": {"name": "small_cnn:tiny"},
+    "privacy": {"epsilon": 2.0, "users_per_round": 20},
+    "run": {"rounds": 2, "seed": 7, "engine": "serial", "evaluate_every": 0},
+}
 
 
-def listens(port):
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", port)) == 0
-
-
-def start(running, command, environment, log):
-    """Start a process in a group of its own, which is killed in the end."""
-    file = running.enter_context(log.open("wb"))
-    process = subprocess.Popen(
-        command, env=environment, stdout=file, stderr=file, start_new_session=True
-    )
-
-    def stop():
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-    running.callback(stop)
-
-
-def wait_until(condition, seconds, logs):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            told = "\n".join(p.read_text()[-3000:] for p in sorted(logs.glob("*.log")))
-            pytest.fail(f"waited {seconds} seconds in vain:\n{told}")
-        time.sleep(0.1)
+def test_a_whole_run_under_flwr_run_leaves_the_backbone_of_an_inline_run(tmp_path):
+    """`simulations.run:over_flower`: the run folder and the bits of `simulate`."""
+    out = tmp_path / "federated"
+    with federation(tmp_path) as run:
+        run(
+            "simulations.run:over_flower",
+            {"out": str(out), "dataset": "synthetic", **WHOLE},
+        )
+        wait_until((out / "report.json").exists, 150, tmp_path)
+        wait_until((out / "report.html").exists, 30, tmp_path)
+        wait_until(lambda: not (out / "checkpoints" / "key").exists(), 10, tmp_path)
+    here = tmp_path / "inline"
+    simulate(layered("synthetic", "small_cnn:tiny", None, WHOLE), here, Silent())
+    there, inline = (load_file(p / "backbone.safetensors") for p in (out, here))
+    assert there.keys() == inline.keys()
+    for name, value in inline.items():
+        assert torch.equal(there[name], value), name
+    reports = [json.loads((p / "report.json").read_text()) for p in (out, here)]
+    for key in ("metrics", "rounds_completed", "dataset"):
+        assert reports[0][key] == reports[1][key]
+    spent = [r["privacy"]["epsilon_spent"] for r in reports]
+    assert spent[0] == spent[1] <= 2.0

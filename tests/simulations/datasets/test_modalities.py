@@ -5,7 +5,6 @@ import pytest
 
 from simulations.datasets import load
 from simulations.datasets.cameras import JOINTS, project, rotation
-from simulations.datasets.clips import MOTIONS, MovingShapes
 from simulations.datasets.poses import NAMED, Motions
 from simulations.datasets.scenes import LABEL_DIVISOR, PREDICATES, STUFF, categories
 from simulations.datasets.shapes import COLOURS, SHAPES
@@ -32,47 +31,6 @@ def test_held_out_classes_are_unseen(name):
     assert trained.max() < data.num_classes == held_out.min()
     assert held_out.max() == len(data.class_names) - 1
     assert len(set(data.class_names)) == len(data.class_names)
-
-
-@pytest.fixture(scope="module")
-def clips():
-    return MovingShapes(50).fetch(np.arange(20)).fields
-
-
-def test_captions_and_nouns_name_the_class(clips):
-    names = MovingShapes(50).class_names
-    for row, label in enumerate(clips["label"]):
-        assert names[label] in clips["caption"][row]
-        assert clips["nouns"][row, 0] in names[label]
-        assert clips["nouns"][row, 1] in clips["caption"][row]
-
-
-@pytest.mark.parametrize("motion", MOTIONS)
-def test_shapes_do_what_the_caption_says(clips, motion):
-    rows = np.flatnonzero(clips["action"][:, 0] == MOTIONS.index(motion))
-    assert len(rows)
-    for row in rows:
-        box = clips["boxes"][row, :, 0]
-        box = box[box[:, 0] >= 0]
-        height, width = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
-        centre = (box[:, 1] + box[:, 3]) / 2, (box[:, 0] + box[:, 2]) / 2
-        moved = centre[0][-1] - centre[0][0], centre[1][-1] - centre[1][0]
-        grown = (height[-1] * width[-1]) / (height[0] * width[0])
-        match motion:
-            case "moves left":
-                assert moved[0] < -0.15
-            case "moves right":
-                assert moved[0] > 0.15
-            case "rises":
-                assert moved[1] < -0.1
-            case "falls":
-                assert moved[1] > 0.1
-            case "grows":
-                assert grown > 1.3
-            case "shrinks":
-                assert grown < 0.75
-            case _:
-                assert np.abs(moved).max() < 0.2
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What text towers share: a tokenizer, noun phrases, and a transformer."""

@@ -1,0 +1,1 @@
+"""Systems that are trained on clips, and what they share."""

@@ -1,0 +1,87 @@
+"""A trained backbone as ONNX: from prepared tensors to unit-length embeddings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedemb.data import Examples
+from fedemb.errors import NotAvailable
+from fedemb.protocols import Batch, EmbeddingTask
+
+
+def onnx_bytes(
+    task: EmbeddingTask, backbone: nn.Module, examples: Examples, statement: str
+) -> bytes:
+    """The embedding of `task` as an ONNX model of any batch size.
+
+    Its inputs are those tensors of `task.prepare` that `task.embed` reads, by name.
+
+    Args:
+        task: says how to embed.
+        backbone: trained.
+        examples: two rows or more of the kind it was trained on.
+        statement: the privacy statement, for the model's metadata.
+
+    Raises:
+        NotAvailable: if ONNX's packages are not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError as error:
+        raise NotAvailable(
+            "--format onnx needs its extra: pip install 'fedemb[export]'."
+        ) from error
+    rows = np.arange(2, dtype=np.int64)
+    pair = Examples(examples.take(rows), np.array([0, 2], np.int64))
+    batch = task.prepare(pair, np.zeros(1, np.uint64))
+    names = _read_by_embed(task, backbone, batch)
+    program = torch.onnx.export(
+        _Embedding(task, backbone, names).eval(),
+        tuple(batch[name] for name in names),
+        input_names=names,
+        output_names=["embedding"],
+        dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in names),),
+        dynamo=True,
+        verbose=False,
+    )
+    model: Any = program.model_proto  # type: ignore[union-attr]
+    onnx.helper.set_model_props(model, {"privacy_statement": statement})
+    content: bytes = model.SerializeToString()
+    return content
+
+
+class _Embedding(nn.Module):
+    def __init__(
+        self, task: EmbeddingTask, backbone: nn.Module, names: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._task, self._names = task, names
+
+    def forward(self, *values: Tensor) -> Tensor:
+        batch = dict(zip(self._names, values, strict=True))
+        return self._task.embed(self.backbone, batch)
+
+
+class _Recorded(dict[str, Tensor]):
+    """A batch that remembers which tensors were read."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.read: list[str] = []
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.read:
+            self.read.append(name)
+        return super().__getitem__(name)
+
+
+def _read_by_embed(task: EmbeddingTask, backbone: nn.Module, batch: Batch) -> list[str]:
+    recorded = _Recorded(batch)
+    with torch.no_grad():
+        task.embed(backbone, recorded)
+    return recorded.read

@@ -1,0 +1,88 @@
+"""Files a person asks about, as examples of the kind a run was trained on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedemb.data import Examples
+from fedemb.errors import UserError
+from simulations.datasets.images import BadImage, decode
+
+Fields = Mapping[str, NDArray[np.generic]]
+
+
+def read_queries(paths: Sequence[Path], like: Examples) -> Examples:
+    """A group per file: one row of an image, or the rows of an `.npz` file.
+
+    Args:
+        paths: image files where the first field of `like` holds images, or still clips
+            of one picture where it holds clips; `.npz` files, whose arrays bear the
+            names of its fields, for every kind.
+        like: examples of the kind wanted. Fields that a file does not have are blank:
+            zeros, or empty text.
+
+    Raises:
+        UserError: naming the first file that cannot be read, and why.
+    """
+    parts = [_read(path, like.fields) for path in paths]
+    rows = {
+        name: np.concatenate([part[name] for part in parts]) for name in like.fields
+    }
+    sizes = [len(next(iter(part.values()))) for part in parts]
+    return Examples(rows, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+
+
+def _read(path: Path, like: Fields) -> Fields:
+    if path.suffix == ".npz":
+        return _blanks(_arrays(path, like), like)
+    name, first = next(iter(like.items()))
+    shape = first.shape[1:]
+    if len(shape) not in (3, 4) or shape[-1] not in (1, 3):
+        raise UserError(
+            f"{path} is not an .npz file; this run was trained on {name} of shape "
+            f"{shape}: give .npz files with arrays named {', '.join(like)}."
+        )
+    try:
+        picture = decode(path, (shape[-3], shape[-2]), shape[-1])
+    except (BadImage, OSError) as error:
+        raise UserError(f"{path} cannot be read as an image: {error}.") from error
+    if np.issubdtype(first.dtype, np.floating):
+        picture = (picture / 255).astype(first.dtype)
+    return _blanks({name: np.broadcast_to(picture, (1, *shape))}, like)
+
+
+def _arrays(path: Path, like: Fields) -> dict[str, NDArray[np.generic]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files if name in like}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as .npz: {error}.") from error
+    first = next(iter(like))
+    if first not in found:
+        raise UserError(
+            f"{path} has no array {first!r}; arrays must be named {', '.join(like)}."
+        )
+    for name, values in found.items():
+        if values.shape[1:] != like[name].shape[1:]:
+            raise UserError(
+                f"{path}: {name} has rows of shape {values.shape[1:]}, the run was "
+                f"trained on {like[name].shape[1:]}."
+            )
+        if len(values) != len(found[first]):
+            raise UserError(
+                f"{path}: {name} has {len(values)} rows and {first} has "
+                f"{len(found[first])}; every array needs one row per example."
+            )
+    return found
+
+
+def _blanks(found: Fields, like: Fields) -> Fields:
+    count = len(next(iter(found.values())))
+    return {
+        name: found[name]
+        if name in found
+        else np.zeros((count, *values.shape[1:]), values.dtype)
+        for name, values in like.items()
+    }
