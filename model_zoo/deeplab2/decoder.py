@@ -68,7 +68,7 @@ class Pyramid(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C, H, W]` -> `[B, C', H, W]`."""
-        parts = [self.point(images)]
+        parts: list[Tensor] = [self.point(images)]
         if self.pooled is None or self.project is None:
             return parts[0]
         parts += [layer(images) for layer in self.spread]

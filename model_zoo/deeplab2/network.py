@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
-from model_zoo.deeplab2.decoder import DecoderSpec, Decoders, Predictions
+from model_zoo.deeplab2.decoder import Decoders, DecoderSpec, Predictions
 from model_zoo.deeplab2.layers import NORMS, initialise_
 from model_zoo.deeplab2.mobilenet import MobileNetEncoder, MobileNetSpec
 from model_zoo.deeplab2.residual import ResidualEncoder, ResidualSpec
@@ -86,7 +86,7 @@ class SharedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `[B, C, H, W]` -> embeddings `[B, D]`."""
-        pooled = self.encoder(images)["res5"].mean((2, 3))
+        pooled: Tensor = self.encoder(images)["res5"].mean((2, 3))
         return pooled if self.projection is None else pooled @ self.projection
 
     def dense(self, images: Tensor, uniform: Tensor | None = None) -> dict[str, Tensor]:

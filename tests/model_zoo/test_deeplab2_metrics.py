@@ -239,7 +239,14 @@ def test_average_precision_follows_the_scores(scores, expected):
 
 
 def test_boxes_and_labels_of_the_published_fixture():
-    instances = [[0, 1, 1, 0], [0, 1, 2, 2], [5, 1, 2, 2], [1] * 4, [0, 0, 0, 2], [0] * 4]
+    instances = [
+        [0, 1, 1, 0],
+        [0, 1, 2, 2],
+        [5, 1, 2, 2],
+        [1] * 4,
+        [0, 0, 0, 2],
+        [0] * 4,
+    ]
     kinds = [[0, 1, 1, 0], [0, 1, 1, 1], [1] * 4, [2] * 4, [0, 0, 0, 1], [3] * 4]
     panoptic = np.array(kinds) * 13 + np.array(instances)
     labels = instances_of(panoptic, 13, (0, 3))

@@ -1,4 +1,4 @@
-"""Targets, losses and post-processing of Panoptic-DeepLab, in the specification's words."""
+"""Targets, losses and post-processing, in the words of the specification."""
 
 import numpy as np
 import pytest
@@ -166,7 +166,9 @@ def test_at_most_the_centres_above_the_kth_score_are_kept():
 def test_no_centres_give_no_instances_and_scores_are_zero_on_stuff():
     classes = torch.zeros(4, 4).long()
     classes[:2] = 1
-    none = group_pixels(classes, torch.zeros(4, 4), torch.zeros(2, 4, 4), [1], PostSpec())
+    none = group_pixels(
+        classes, torch.zeros(4, 4), torch.zeros(2, 4, 4), [1], PostSpec()
+    )
     assert not none[0].any()
     heat = torch.zeros(4, 4)
     heat[0, 0] = 0.5
@@ -263,9 +265,7 @@ def test_augmentation_of_a_group_depends_on_its_own_seed_alone(seed, rows):
     spec = AugmentSpec(flip=True, scales=(0.5, 2.0))
     seeds = np.array([seed, seed + 1], np.uint64)
     both = augment(images, maps, offsets, seeds, spec)
-    last = augment(
-        images[rows:], maps[rows:], np.array([0, rows]), seeds[1:], spec
-    )
+    last = augment(images[rows:], maps[rows:], np.array([0, rows]), seeds[1:], spec)
     assert np.array_equal(both[0][rows:], last[0])
     assert np.array_equal(both[1][rows:], last[1])
     assert both[0].shape == images.shape
