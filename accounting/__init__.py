@@ -24,9 +24,11 @@ from accounting.ledger_records import LedgerEntry, Receipt, SpentReport
 from accounting.mechanism import (
     Adjacency,
     DominatingPair,
+    Noise,
     PrivacyUnit,
     SampledGaussian,
     Sampler,
+    rounds_per_epoch,
 )
 from accounting.planning import (
     PlanRow,
@@ -50,6 +52,7 @@ __all__ = [
     "EpsilonReport",
     "LedgerEntry",
     "LedgerError",
+    "Noise",
     "PlanRow",
     "PrivacyLedger",
     "PrivacyStatement",
@@ -72,6 +75,7 @@ __all__ = [
     "epsilon_interval",
     "extrapolate",
     "gaussian_mu",
+    "rounds_per_epoch",
     "scale_for_epsilon",
     "selection_epsilon",
     "trade_off",

@@ -11,7 +11,7 @@ import numpy as np
 
 from accounting import _validate, composition
 from accounting.errors import UnsupportedMechanism
-from accounting.mechanism import EVERY_ROUND_OR_EPOCH, DominatingPair, SampledGaussian
+from accounting.mechanism import DominatingPair, SampledGaussian, Sampler
 from accounting.renyi import ORDERS, epsilon_from_rdp
 
 _DELTAS = tuple(float(10.0**-k) for k in range(3, 11))
@@ -188,8 +188,7 @@ def gaussian_mu(mechanism: SampledGaussian, *, rounds: int) -> float:
         0.5
     """
     _validate.whole_at_least("rounds", rounds, 0)
-    amplifies = mechanism.sampler not in EVERY_ROUND_OR_EPOCH
-    if amplifies and mechanism.sampling_probability < 1:
+    if mechanism.accounted_sampling_probability < 1:
         raise UnsupportedMechanism(
             f"sampler={mechanism.sampler.value!r} with sampling_probability="
             f"{mechanism.sampling_probability:g} has no exact mu or rho; use epsilon, "
@@ -198,9 +197,8 @@ def gaussian_mu(mechanism: SampledGaussian, *, rounds: int) -> float:
     if rounds and mechanism.noise_multiplier == 0:
         return math.inf
     distance = 2.0 if mechanism.dominating_pair is DominatingPair.REPLACE_ONE else 1.0
-    # The multiplier of fixed-size sampling is already relative to 2 C.
-    if mechanism.accounted_noise_multiplier != mechanism.noise_multiplier:
-        distance = 1.0
+    if mechanism.sampler is Sampler.FIXED_SIZE:
+        distance = 1.0  # its multiplier is already relative to 2 C
     steps = mechanism.periods(rounds)
     return distance * math.sqrt(steps) / (mechanism.accounted_noise_multiplier or 1.0)
 

@@ -32,7 +32,7 @@ class BandedStrategy:
     def column(self) -> Floats:
         """First column of S [rounds]."""
         column = np.zeros(self.rounds)
-        column[: len(self.bands)] = self.bands
+        column[: len(self.bands)] = self.bands[: self.rounds]
         return column
 
     @property

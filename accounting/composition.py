@@ -18,7 +18,6 @@ from accounting.allocation import random_allocation_rdp
 from accounting.errors import UnsupportedMechanism
 from accounting.mechanism import (
     ALLOCATED,
-    EVERY_ROUND_OR_EPOCH,
     Adjacency,
     SampledGaussian,
     Sampler,
@@ -75,7 +74,7 @@ def round_rdp(mechanism: SampledGaussian) -> Floats:
     Raises:
         UnsupportedMechanism: if no Renyi divergence is proved for the sampler.
     """
-    z, q = mechanism.accounted_noise_multiplier, mechanism.sampling_probability
+    z = mechanism.accounted_noise_multiplier
     sampler, pair = mechanism.sampler, mechanism.dominating_pair
     if sampler is Sampler.FIXED_SIZE:
         cohort = int(mechanism.users_per_round)
@@ -85,12 +84,10 @@ def round_rdp(mechanism: SampledGaussian) -> Floats:
             "sampler='truncated-poisson' has no Renyi bound; use accountant='pld'."
         )
     if sampler in ALLOCATED:
-        times = round(q * mechanism.period)
+        times = round(mechanism.sampling_probability * mechanism.period)
         # k of t is no worse than k independent blocks of floor(t / k) rounds.
         return times * random_allocation_rdp(mechanism.period // times, z)
-    if sampler in EVERY_ROUND_OR_EPOCH:
-        q = 1.0
-    return sampled_gaussian_rdp(q, z, pair)
+    return sampled_gaussian_rdp(mechanism.accounted_sampling_probability, z, pair)
 
 
 def total_rdp(spends: Sequence[Spend]) -> Floats:
@@ -167,16 +164,14 @@ def _pld_epsilon(
 
 
 def _step(mechanism: SampledGaussian, rounds: int) -> pld.Step:
-    q, truncation = mechanism.sampling_probability, None
-    if mechanism.sampler in EVERY_ROUND_OR_EPOCH:
-        q = 1.0
+    truncation = None
     if mechanism.truncated_users_per_round is not None:
         # Virtual clients are drawn and truncated as units.
         u = mechanism.users_per_virtual_client
         universe = -(-mechanism.population // u)
         truncation = (universe, mechanism.truncated_users_per_round // u)
     return pld.Step(
-        sampling_probability=q,
+        sampling_probability=mechanism.accounted_sampling_probability,
         noise_multiplier=mechanism.accounted_noise_multiplier,
         pair=mechanism.dominating_pair,
         count=mechanism.periods(rounds),

@@ -52,7 +52,8 @@ def dp_event(mechanism: SampledGaussian, *, rounds: int) -> tuple[Any, Any]:
             "accounting.epsilon."
         )
     gaussian = events.GaussianDpEvent(mechanism.accounted_noise_multiplier)
-    u, q = mechanism.users_per_virtual_client, mechanism.sampling_probability
+    u = mechanism.users_per_virtual_client
+    q = mechanism.accounted_sampling_probability
     one: Any
     if mechanism.sampler is Sampler.FIXED_SIZE:
         cohort = int(mechanism.users_per_round)

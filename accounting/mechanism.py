@@ -13,9 +13,9 @@ Poisson over virtual clients > 1   replace_one         z            all three
 Poisson over users           1     add_or_remove       z            add/remove, zero-out
 Poisson over users           > 1   add_or_remove       z / 2        add/remove, zero-out
 fixed size                   any   replace_one         z / 2 (*)    replace-one
-full participation, shuffled 1     add_or_remove       z            add/remove, zero-out
-full participation, shuffled > 1   replace_one         z            all three
-truncated Poisson            1     add_or_remove       z            add/remove
+full, shuffled, cyclic       1     add_or_remove       z            add/remove, zero-out
+full, shuffled, cyclic       > 1   replace_one         z            all three
+truncated Poisson            1     add_or_remove       z            add/remove, zero-out
 truncated Poisson            > 1   replace_one         z            all three
 random allocation            1     add_or_remove       z            add/remove, zero-out
 ============================ ===== =================== ============ ==================
@@ -23,6 +23,43 @@ random allocation            1     add_or_remove       z            add/remove, 
 Multipliers are noise over the clip norm C, except (*): noise over the sensitivity, 2C,
 as sampling without replacement is analysed. `replace_one` is the antipodal pair
 (1-q) N(0, z^2) + q N(+1, z^2) against (1-q) N(0, z^2) + q N(-1, z^2).
+
+Correlated noise divides the multiplier by the sensitivity of a period, in clip norms
+(`accounting.correlated`).
+
+**Theorem (the antipodal pair dominates).** Let |d|, |d'| <= 1 in any dimension,
+P = (1-q) N(0, z^2 I) + q N(d, z^2 I) and Q = (1-q) N(0, z^2 I) + q N(d', z^2 I). Then
+H_t(P || Q) = sup_A P(A) - t Q(A) is, for every t >= 0, at most that of the antipodal
+pair.
+
+Proof. Write n_a for N(a, z^2 I). Since H_t(P || Q) = 1 - t + t H_{1/t}(Q || P) and the
+claim is symmetric in d and d', let t >= 1. With c = (1-q)(t-1)/q >= 0,
+
+    P(A) - t Q(A) = q [n_d(A) - t n_d'(A) - c n_0(A)].
+
+Fix A and let a = n_d(A). By the Neyman-Pearson lemma no set of n_d-mass a has less mass
+under a Gaussian whose mean is r away from d than a half-space has, and that mass is
+G_r(a) = Phi(Phi^-1(a) - r/z), decreasing in r. As |d| <= 1 and |d - d'| <= 2,
+
+    n_d(A) - t n_d'(A) - c n_0(A) <= a - t G_2(a) - c G_1(a).
+
+On the line, the half-line B with N(1, z^2)(B) = a has mass G_1(a) under N(0, z^2) and
+G_2(a) under N(-1, z^2), both at once: the right side is what the antipodal pair attains
+with B. The supremum over A gives the claim; q = 0 is trivial. []
+
+The same proof with |d|, |d'| <= r gives the pair with z / r. It covers a round: given
+everybody else's data and coins, the permutation, and what earlier rounds released, a
+user's virtual client is drawn by a coin of its own and then adds one of two vectors of
+norm at most C. The round is a mixture of such releases over that randomness, which is
+distributed alike for both neighbours, and H_t is jointly convex. Every f-divergence,
+hence every Renyi divergence, is monotone in the curve t -> H_t.
+
+*Truncated Poisson, zero-out included.* If at most B - 1 others were drawn, nothing is
+cut and the round is as above. Otherwise let p be the probability of being in the cut
+cohort. By symmetry its other members are a uniform set S of B - 1, and if she is not in
+it one more, j: the round is (1-p) N(x_S + y_j) + p N(x_S + d) against the same with d'
+(nothing changes hands but her vector), where |y_j|, |d|, |d'| <= 1. Move y_j to the
+origin: the theorem with r = 2. This is what dp-accounting's truncated mechanism uses.
 """
 
 import json
@@ -32,7 +69,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from accounting import _validate
+from accounting import _validate, correlated
 from accounting.errors import UnsupportedMechanism
 
 SCHEMA_VERSION = 1
@@ -47,9 +84,18 @@ class Sampler(StrEnum):
     FIXED_SIZE = "fixed-size"
     FULL_PARTICIPATION = "full-participation"
     SHUFFLED = "shuffled"
+    CYCLIC = "cyclic"
     TRUNCATED_POISSON = "truncated-poisson"
     RANDOM_ALLOCATION = "random-allocation"
     BALLS_IN_BINS = "balls-in-bins"
+
+
+class Noise(StrEnum):
+    """How the noise of different rounds is related."""
+
+    INDEPENDENT = "gaussian"
+    TREE = "tree"
+    BANDED = "banded"
 
 
 class DominatingPair(StrEnum):
@@ -74,11 +120,27 @@ class PrivacyUnit(StrEnum):
     EXAMPLE = "example"
 
 
-EVERY_ROUND_OR_EPOCH = (Sampler.FULL_PARTICIPATION, Sampler.SHUFFLED)
+EVERY_ROUND_OR_EPOCH = (
+    Sampler.FULL_PARTICIPATION,
+    Sampler.SHUFFLED,
+    Sampler.CYCLIC,
+)
 """Samplers without amplification: a plain Gaussian for every participation."""
 
 ALLOCATED = (Sampler.RANDOM_ALLOCATION, Sampler.BALLS_IN_BINS)
 """Samplers that allot every user a fixed number of the rounds of a period."""
+
+
+def rounds_per_epoch(population: int, users_per_round: float) -> int:
+    """Rounds in which everybody takes part once, floor(N / m); at least 1.
+
+    A hair of rounding in m does not cost a round.
+
+    Example:
+        >>> rounds_per_epoch(1000, 300), rounds_per_epoch(1000, 100.00000001)
+        (3, 10)
+    """
+    return max(1, math.floor(population / users_per_round * (1 + 1e-9)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +159,11 @@ class SampledGaussian:
         users_per_virtual_client: u, users trained and clipped together.
         unit: whose presence is protected. With EXAMPLE read "users" as examples.
         truncated_users_per_round: truncated Poisson only, the most users in a round.
-        rounds_per_period: random allocation only, t; every user takes part in exactly
-            `users_per_round * t / population` of every t rounds.
+        rounds_per_period: under random allocation t; every user takes part in exactly
+            `users_per_round * t / population` of every t rounds. Under correlated noise
+            the rounds until it starts afresh, or of the whole run.
+        noise: how the noise of different rounds is related.
+        bands: banded noise only, the first column of the strategy [bands].
 
     Raises:
         ValueError: if a number is out of range.
@@ -126,10 +191,15 @@ class SampledGaussian:
     unit: PrivacyUnit = PrivacyUnit.USER
     truncated_users_per_round: int | None = None
     rounds_per_period: int | None = None
+    noise: Noise = Noise.INDEPENDENT
+    bands: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", Sampler(self.sampler))
         object.__setattr__(self, "unit", PrivacyUnit(self.unit))
+        object.__setattr__(self, "noise", Noise(self.noise))
+        if self.bands is not None:
+            object.__setattr__(self, "bands", tuple(map(float, self.bands)))
         _validate.whole_at_least("population", self.population, 1)
         _validate.positive("users_per_round", self.users_per_round)
         if self.users_per_round > self.population:
@@ -177,12 +247,14 @@ class SampledGaussian:
                 self.truncated_users_per_round,
                 self.users_per_virtual_client,
             )
-        if (sampler in ALLOCATED) != (self.rounds_per_period is not None):
+        if self.noise is not Noise.INDEPENDENT or self.bands is not None:
+            correlated.check(self)
+        elif (sampler in ALLOCATED) != (self.rounds_per_period is not None):
             raise ValueError(
                 f"rounds_per_period={self.rounds_per_period} must be given for "
                 "random-allocation and balls-in-bins and for no other sampler."
             )
-        if self.rounds_per_period is not None:
+        elif self.rounds_per_period is not None:
             self._check_allocation(self.rounds_per_period)
 
     def _check_allocation(self, period: int) -> None:
@@ -238,8 +310,6 @@ class SampledGaussian:
             return frozenset({Adjacency.REPLACE_ONE})
         if self.dominating_pair is DominatingPair.REPLACE_ONE:
             return frozenset(Adjacency)
-        if self.sampler is Sampler.TRUNCATED_POISSON:
-            return frozenset({Adjacency.ADD_OR_REMOVE_ONE})
         return frozenset({Adjacency.ADD_OR_REMOVE_ONE, Adjacency.ZERO_OUT})
 
     @property
@@ -255,19 +325,33 @@ class SampledGaussian:
         halved = self.sampler is Sampler.FIXED_SIZE or (
             self.sampler is Sampler.POISSON_USERS and self.users_per_virtual_client > 1
         )
-        return self.noise_multiplier / 2 if halved else self.noise_multiplier
+        z = self.noise_multiplier / 2 if halved else self.noise_multiplier
+        return z / correlated.sensitivity(self)
+
+    @property
+    def accounted_sampling_probability(self) -> float:
+        """The probability in the dominating pair: 1 where nothing is amplified.
+
+        With bands, a round draws from one of as many groups, all the likelier.
+        """
+        if self.sampler in EVERY_ROUND_OR_EPOCH:
+            return 1.0
+        return min(1.0, self.sampling_probability * len(self.bands or (1.0,)))
 
     @property
     def period(self) -> int:
         """Rounds that can only be paid for together; 1 for independent rounds.
 
-        A shuffled epoch has floor(N / m) rounds; an allocation period t. The cost of
-        such samplers is a property of the period, not of one round.
+        An epoch, shuffled or cyclic, has floor(N / m) rounds, an allocation period t,
+        amplified bands as many as there are bands. The cost of such mechanisms is a
+        property of the period, not of one round.
         """
         if self.rounds_per_period is not None:
             return self.rounds_per_period
-        if self.sampler is Sampler.SHUFFLED:
-            return max(1, math.floor(self.population / self.users_per_round))
+        if self.bands is not None:
+            return len(self.bands)
+        if self.sampler in (Sampler.SHUFFLED, Sampler.CYCLIC):
+            return rounds_per_epoch(self.population, self.users_per_round)
         return 1
 
     def periods(self, rounds: int) -> int:
@@ -285,6 +369,11 @@ class SampledGaussian:
         for name in ("users_per_round", "noise_multiplier"):
             record[name] = float(record[name])
         record["sampler"], record["unit"] = self.sampler.value, self.unit.value
+        record["noise"] = self.noise.value
+        if self.noise is Noise.INDEPENDENT:
+            del record["noise"]  # as before there was any other: digests stay the same
+        if self.bands is not None:
+            record["bands"] = list(self.bands)
         return {"schema": SCHEMA_VERSION, "kind": "sampled-gaussian", **record}
 
     @classmethod

@@ -75,11 +75,10 @@ def sampled_gaussian_rdp(
 
     References:
         Mironov, Talwar and Zhang (2019), "Renyi differential privacy of the sampled
-        Gaussian mechanism", arXiv:1908.10530 (add-or-remove). For the antipodal pair:
-        Zhu, Dong and Wang (2022), "Optimal accounting of differential privacy via
-        characteristic function", arXiv:2106.08567, reduce to the pair; that antipodal
-        shifts are the worst follows since both means lie in a ball and the mixtures
-        share their component at the centre (checked numerically in the tests).
+        Gaussian mechanism", arXiv:1908.10530 (add-or-remove). That the antipodal pair
+        dominates is proved in `accounting.mechanism`; dominating pairs: Zhu, Dong and
+        Wang (2022), "Optimal accounting of differential privacy via characteristic
+        function", arXiv:2106.08567.
 
     Example:
         >>> rdp = sampled_gaussian_rdp(0.01, 1.0, DominatingPair.ADD_OR_REMOVE)

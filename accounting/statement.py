@@ -8,16 +8,23 @@ built from public numbers only and may itself be published.
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from accounting import _validate
 from accounting.account import EpsilonReport
-from accounting.mechanism import Adjacency, PrivacyUnit
-from accounting.wording import ADJACENCY, SAMPLER, UNIT, pair, why_pair
+from accounting.correlated import participation, sensitivity
+from accounting.mechanism import Adjacency, Noise, PrivacyUnit, SampledGaussian
+from accounting.wording import ADJACENCY, NOISE, UNIT, pair, sampling, why_pair
 
 SCHEMA = "fedemb-privacy-statement-1"
+"""Version of the JSON form; keys may be added to it, never changed or removed."""
+
+SETTING = "central: whoever trains sees the data; the promise is about releases"
+_COLUMNS = 110
+RELEASED = "the noisy mean update of every round, so every checkpoint and the backbone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,8 @@ class PrivacyStatement:
         mechanism = self.claimed.mechanism
         return {
             "schema": SCHEMA,
+            "setting": SETTING,
+            "released": RELEASED,
             **self.claimed.to_dict(),
             "private": math.isfinite(self.claimed.epsilon),
             "unit": mechanism.unit.value,
@@ -177,6 +186,8 @@ class PrivacyStatement:
             clip = "first clip norm C (then adapted by a private quantile)"
         also = sorted(a.value for a in m.adjacencies if a is not m.adjacency)
         rows = [
+            ("setting", SETTING),
+            ("released", RELEASED),
             ("unit of privacy", m.unit.value),
             ("adjacency", m.adjacency.value),
             ("the bound also holds for", ", ".join(also)),
@@ -188,7 +199,7 @@ class PrivacyStatement:
                 else "sampling, as run and as accounted",
                 f"{m.sampler.value}:",
             ),
-            ("", SAMPLER[m.sampler]),
+            ("", sampling(m)),
             ("drawn as one", m.sampling_unit.replace("_", " ")),
             ("sampling probability q", f"{m.sampling_probability:.6g}"),
             ("expected users per round", f"{m.users_per_round:,.6g}"),
@@ -200,6 +211,8 @@ class PrivacyStatement:
             ("rounds T", f"{c.rounds:,}"),
             (clip, f"{self.clip_norm:.6g}"),
             ("noise multiplier z", f"{m.noise_multiplier:.6g} (noise on the sum: z C)"),
+            ("noise of different rounds", NOISE[m.noise]),
+            ("", _periods(m)),
             ("privatised parameters", f"{self.trained_parameters:,}"),
             ("dominating pair of a round", pair(m)),
             ("", why_pair(m)),
@@ -214,7 +227,11 @@ class PrivacyStatement:
             ),
         ]
         width = max(len(name) for name, _ in rows)
-        lines = [f"  {name:<{width}}  {value}" for name, value in rows if value]
+        lines = [
+            f"  {name if first else '':<{width}}  {part}"
+            for name, value in rows
+            for first, part in _wrapped(value)
+        ]
         return "\n".join(["How it was obtained", *lines])
 
     def _conditions(self) -> str:
@@ -245,6 +262,29 @@ class PrivacyStatement:
             versions = ", ".join(f"{k} {v}" for k, v in self.software.items())
             notes.append(f"Software: {versions}.")
         return "\n".join(["Conditions and limits", *(f"  - {note}" for note in notes)])
+
+
+def _periods(mechanism: SampledGaussian) -> str:
+    """What a period of correlated noise costs, and how users return in it."""
+    m = mechanism
+    if m.noise is Noise.INDEPENDENT:
+        return ""
+    known = (
+        f"sensitivity {sensitivity(m):.6g} C over {m.period:,} rounds (z over it: "
+        f"{m.accounted_noise_multiplier:.6g})"
+    )
+    if m.accounted_sampling_probability < 1:
+        return f"{known}; a client is drawn at most once in them"
+    part = participation(m)
+    return (
+        f"{known}; a user's rounds: at most {part.possible}, at least "
+        f"{part.separation} apart"
+    )
+
+
+def _wrapped(text: str) -> list[tuple[bool, str]]:
+    """The lines of a value, and whether each is its first."""
+    return [(i == 0, part) for i, part in enumerate(textwrap.wrap(text, _COLUMNS))]
 
 
 def _show(value: float | None) -> str:

@@ -51,7 +51,8 @@ def counted(texts: Iterable[str]) -> Counter[str]:
     return Counter({w: n for w, n in counts.items() if set(w) <= set(ALPHABET)})
 
 
-def main() -> None:
+def train() -> list[tuple[str, str]]:
+    """The merges of the shipped vocabulary."""
     worlds = counted(world_captions()) + counted(INSTRUCTIONS * 500)
     titles = load("openclipart").examples.fields["caption"]
     drawings = counted(map(str, titles))
@@ -59,7 +60,11 @@ def main() -> None:
     for share, part in ((WORLD_SHARE, worlds), (1 - WORLD_SHARE, drawings)):
         scale = share * WORDS / part.total()
         counts.update({word: round(n * scale) for word, n in part.items()})
-    merges = learn_merges(counts, SIZE - SPECIAL_AND_BYTES - len(ALPHABET))
+    return learn_merges(counts, SIZE - SPECIAL_AND_BYTES - len(ALPHABET))
+
+
+def main() -> None:
+    merges = train()
     file = Path(__file__).parents[1] / "model_zoo" / "text" / "vocabulary.json"
     lines = ",\n    ".join(json.dumps(pair, ensure_ascii=False) for pair in merges)
     alphabet = json.dumps(ALPHABET, ensure_ascii=False)
@@ -67,7 +72,7 @@ def main() -> None:
         f'{{\n  "alphabet": {alphabet},\n  "merges": [\n    {lines}\n  ]\n}}\n',
         encoding="utf-8",
     )
-    print(f"{file}: {len(merges)} merges from {len(counts):,} words")
+    print(f"{file}: {len(merges)} merges")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 
-from accounting import PrivacyLedger, SampledGaussian
+from accounting import PrivacyLedger, Receipt, SampledGaussian
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class LedgerBudget:
             when repeating bit for bit cannot be promised: the round is paid again.
         planned: rounds of the stage; the ledger checks that they fit all at once.
 
+    Where rounds can only be paid for together (`mechanism.period`), the first of them,
+    or the first after an interruption, pays for all, and the last commits them.
+
     Rounds are committed from the thread that saves checkpoints; a lock keeps it out of
     the way of the next reservation.
     """
@@ -33,22 +36,30 @@ class LedgerBudget:
     fingerprint: str = ""
     planned: int = 1
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+    _paid: dict[int, Receipt] = field(default_factory=dict, repr=False, compare=False)
 
     def reserve(self, round_index: int) -> Callable[[], None]:
         """Pay for a round before any data is read; returns its commit."""
+        period, place = divmod(round_index, self.mechanism.period)
+        last = place + 1 == self.mechanism.period or round_index + 1 == self.planned
         with self._lock:
-            receipt = self.ledger.reserve(
-                self.mechanism,
-                run_id=self.run_id,
-                round_index=round_index,
-                stage=self.stage,
-                fingerprint=self.fingerprint,
-                planned=self.planned - round_index,
-            )
+            receipt = self._paid.pop(period, None) if place else None
+            if receipt is None:
+                receipt = self.ledger.reserve(
+                    self.mechanism,
+                    run_id=self.run_id,
+                    round_index=period,
+                    stage=self.stage,
+                    fingerprint=self.fingerprint,
+                    planned=self.mechanism.periods(self.planned) - period,
+                )
+            if not last:
+                self._paid[period] = receipt
 
         def commit() -> None:
             with self._lock:
-                self.ledger.commit(receipt)
+                if last:
+                    self.ledger.commit(receipt)
 
         return commit
 
@@ -59,9 +70,13 @@ def settle(budget: LedgerBudget, completed: int) -> None:
     Without a fingerprint nothing is done: such a round stays reserved, hence paid.
     """
     done = set(budget.ledger.committed_rounds(budget.run_id, budget.stage))
-    for round_index in range(completed):
-        if round_index not in done and budget.fingerprint:
-            budget.reserve(round_index)()
+    period = budget.mechanism.period
+    periods = completed // period
+    if completed == budget.planned:
+        periods = budget.mechanism.periods(completed)
+    for index in range(periods):
+        if index not in done and budget.fingerprint:
+            budget.reserve(min((index + 1) * period, budget.planned) - 1)()
 
 
 class Unaccounted:

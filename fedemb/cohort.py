@@ -6,7 +6,7 @@ cannot disagree. The fields are publishable; the key is not, and comes in at cal
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +100,7 @@ class CohortSampler(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seats:
+class Seats:
     """What all samplers have in common.
 
     Raises:
@@ -129,19 +129,45 @@ class _Seats:
             )
 
     def mechanism(self, noise_multiplier: float) -> SampledGaussian:
-        """What one round costs: this sampler with Gaussian noise."""
-        return SampledGaussian(
-            sampler=self.accounted_as,
-            population=self.population,
-            users_per_round=self.users_per_round,
-            users_per_virtual_client=self.users_per_virtual_client,
-            noise_multiplier=noise_multiplier,
-            unit=self.unit,
-        )
+        """What one round costs: this sampler with Gaussian noise.
+
+        Raises:
+            UserError: if no bound is proved for these numbers.
+        """
+        try:
+            return SampledGaussian(
+                sampler=self.accounted_as,
+                population=self.population,
+                users_per_round=self.users_per_round,
+                users_per_virtual_client=self.users_per_virtual_client,
+                noise_multiplier=noise_multiplier,
+                unit=self.unit,
+                **self._own_numbers(),
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def _own_numbers(self) -> dict[str, Any]:
+        """Public numbers that only this sampler has, by their name in the record."""
+        return {}
+
+    def seated(self, ids: NDArray[np.int64], seats: bytes) -> Cohort:
+        """The users in virtual clients `ids` of the permutation keyed by `seats`."""
+        u = self.users_per_virtual_client
+        permutation = SeatPermutation(self.population, seats)
+        places = ids[:, None] * u + np.arange(u)
+        taken = places < self.population  # the last client may have empty seats
+        sizes = taken.sum(axis=1).astype(np.int64)
+        return Cohort(ids, permutation(places[taken]), sizes)
+
+    @property
+    def universe(self) -> int:
+        """Virtual clients that the seats make up; the last may have empty seats."""
+        return -(-self.population // self.users_per_virtual_client)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoissonVirtualClients(_Seats):
+class PoissonVirtualClients(Seats):
     """Every virtual client is drawn independently with probability q (the default).
 
     A keyed permutation of the public id universe cuts it into `population / u` virtual
@@ -162,15 +188,56 @@ class PoissonVirtualClients(_Seats):
 
     def draw(self, key: RootKey, round_index: int) -> Cohort:
         """Virtual clients drawn by independent coins, then the users in their seats."""
-        u = self.users_per_virtual_client
-        universe = -(-self.population // u)
+        q = self.users_per_round / self.population
         coins = KeyStream(key.derive("cohort", round_index))
-        ids = _poisson_subset(universe, self.users_per_round / self.population, coins)
-        return _seated(ids, u, self.population, key, round_index)
+        ids = poisson_subset(self.universe, q, coins)
+        return self.seated(ids, key.derive("seats", round_index))
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoissonUsers(_Seats):
+class TruncatedPoisson(Seats):
+    """Poisson over virtual clients, cut at random where more are drawn than may be.
+
+    Participation guarantee: each user is in the round with probability at most q, and
+    no round has more than `most // users_per_virtual_client` virtual clients. An absent
+    user's seat is drawn, and counts towards the limit, as if she were there.
+
+    Attributes:
+        most: users in a round, at most.
+
+    Raises:
+        UserError: if not one virtual client may be drawn.
+    """
+
+    most: int
+
+    accounted_as: ClassVar[Sampler] = Sampler.TRUNCATED_POISSON
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.most < self.users_per_virtual_client:
+            raise UserError(
+                f"truncated_users_per_round={self.most} must be at least "
+                f"users_per_virtual_client={self.users_per_virtual_client}."
+            )
+
+    def draw(self, key: RootKey, round_index: int) -> Cohort:
+        """Independent coins; of too many heads a uniform subset of the largest size."""
+        q = self.users_per_round / self.population
+        coins = KeyStream(key.derive("cohort", round_index))
+        ids = poisson_subset(self.universe, q, coins)
+        limit = self.most // self.users_per_virtual_client
+        if len(ids) > limit:
+            lots = KeyStream(key.derive("cut", round_index)).words(len(ids))
+            ids = np.sort(ids[np.argsort(lots)[:limit]])
+        return self.seated(ids, key.derive("seats", round_index))
+
+    def _own_numbers(self) -> dict[str, Any]:
+        return {"truncated_users_per_round": self.most}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoissonUsers(Seats):
     """Every user is drawn independently with probability q and takes a slot of her own.
 
     The slot is a function of (user, round) alone, so nobody's grouping depends on who
@@ -186,7 +253,7 @@ class PoissonUsers(_Seats):
         """Users drawn by independent coins, grouped by their own slots."""
         coins = KeyStream(key.derive("cohort", round_index))
         q = self.users_per_round / self.population
-        users = _poisson_subset(self.population, q, coins)
+        users = poisson_subset(self.population, q, coins)
         if self.users_per_virtual_client == 1:
             return Cohort(users, users, np.ones_like(users))
         slots = max(1, round(self.users_per_round / self.users_per_virtual_client))
@@ -200,7 +267,7 @@ class PoissonUsers(_Seats):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedSize(_Seats):
+class FixedSize(Seats):
     """Exactly `users_per_round` users without replacement, cut into groups of u.
 
     The published reference does this; it is accounted under replace-one.
@@ -224,13 +291,13 @@ class FixedSize(_Seats):
 
     def draw(self, key: RootKey, round_index: int) -> Cohort:
         """The users in the first seats of a fresh permutation: a uniform subset."""
-        u = self.users_per_virtual_client
-        ids = np.arange(int(self.users_per_round) // u, dtype=np.int64)
-        return _seated(ids, u, self.population, key, round_index)
+        clients = int(self.users_per_round) // self.users_per_virtual_client
+        ids = np.arange(clients, dtype=np.int64)
+        return self.seated(ids, key.derive("seats", round_index))
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullParticipation(_Seats):
+class FullParticipation(Seats):
     """Every user in every round; no amplification."""
 
     accounted_as: ClassVar[Sampler] = Sampler.FULL_PARTICIPATION
@@ -246,21 +313,11 @@ class FullParticipation(_Seats):
 
     def draw(self, key: RootKey, round_index: int) -> Cohort:
         """All virtual clients of this round's permutation."""
-        u = self.users_per_virtual_client
-        ids = np.arange(-(-self.population // u), dtype=np.int64)
-        return _seated(ids, u, self.population, key, round_index)
+        ids = np.arange(self.universe, dtype=np.int64)
+        return self.seated(ids, key.derive("seats", round_index))
 
 
-SAMPLERS: dict[
-    Sampler, type[PoissonVirtualClients | PoissonUsers | FixedSize | FullParticipation]
-] = {
-    cls.accounted_as: cls
-    for cls in (PoissonVirtualClients, PoissonUsers, FixedSize, FullParticipation)
-}
-"""Every sampler that can be run, by the name it is accounted under."""
-
-
-def _poisson_subset(universe: int, q: float, coins: KeyStream) -> NDArray[np.int64]:
+def poisson_subset(universe: int, q: float, coins: KeyStream) -> NDArray[np.int64]:
     """Indices of an independent-coin subset of range(universe), in O(size drawn).
 
     The gaps between heads of a q-coin are geometric: floor(log U / log(1 - q)).
@@ -277,13 +334,3 @@ def _poisson_subset(universe: int, q: float, coins: KeyStream) -> NDArray[np.int
         last = int(drawn[-1][-1])
     positions = np.concatenate(drawn)
     return positions[positions < universe]
-
-
-def _seated(
-    ids: NDArray[np.int64], u: int, population: int, key: RootKey, round_index: int
-) -> Cohort:
-    """The users sitting in virtual clients `ids` of this round's permutation."""
-    permutation = SeatPermutation(population, key.derive("seats", round_index))
-    seats = ids[:, None] * u + np.arange(u)
-    taken = seats < population  # the last virtual client may have empty seats
-    return Cohort(ids, permutation(seats[taken]), taken.sum(axis=1).astype(np.int64))

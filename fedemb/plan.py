@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from accounting import (
     EpsilonReport,
+    Noise,
     SampledGaussian,
     calibrate_noise_multiplier,
     epsilon,
@@ -16,6 +17,7 @@ from accounting import (
 from fedemb.clipping import AdaptiveClipping, check_headroom
 from fedemb.cohort import CohortSampler
 from fedemb.errors import UserError
+from fedemb.mechanisms import GaussianNoise, Mechanism
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class PrivacyPlan:
             deviation z * C, or more under adaptive clipping (`value_noise_multiplier`).
         delta: of (epsilon, delta).
         adaptive_clipping: None keeps C fixed.
+        noise: how the noise of different rounds is related; independent by default.
 
     Raises:
         UserError: if a number is out of range.
@@ -41,6 +44,7 @@ class PrivacyPlan:
     noise_multiplier: float
     delta: float
     adaptive_clipping: AdaptiveClipping | None = field(default=None)
+    noise: Mechanism = field(default_factory=GaussianNoise)
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -54,8 +58,16 @@ class PrivacyPlan:
             )
         if not 0 < self.delta < 1:
             raise UserError(f"delta={self.delta} must lie between 0 and 1.")
+        correlated = self.mechanism.noise is not Noise.INDEPENDENT
+        if correlated and self.adaptive_clipping is not None:
+            raise UserError(
+                f"adaptive clipping cannot be combined with {self.mechanism.noise} "
+                "noise: its noise of different rounds adds up only while the clip norm "
+                "stays the same. Use a fixed --clip-norm, or --mechanism gaussian."
+            )
         # Poisson cohorts exceed four times their mean with negligible probability.
-        check_headroom(int(4 * self.expected_clients) + 64, self.value_noise_multiplier)
+        largest = self.value_noise_multiplier * self.noise.headroom
+        check_headroom(int(4 * self.expected_clients) + 64, largest)
 
     @property
     def expected_clients(self) -> float:
@@ -74,8 +86,12 @@ class PrivacyPlan:
 
     @property
     def mechanism(self) -> SampledGaussian:
-        """One round as the accountant sees it."""
-        return self.sampler.mechanism(self.noise_multiplier)
+        """One round, or one period of rounds, as the accountant sees it."""
+        return self.noise.accounted(self.sampler.mechanism(self.noise_multiplier))
+
+    def noise_of_round(self, round_index: int) -> float:
+        """Standard deviation of a round's noise on the sum, relative to C."""
+        return self.value_noise_multiplier * self.noise.gain(round_index)
 
     def spent(
         self, rounds: int | None = None, accountant: str = "pld"
@@ -91,7 +107,7 @@ class PrivacyPlan:
     ) -> "PrivacyPlan":
         """A plan whose noise is just enough: its epsilon is at most the target."""
         mechanism = calibrate_noise_multiplier(
-            self.sampler.mechanism(1.0),
+            self.mechanism,
             rounds=self.rounds,
             target_epsilon=target_epsilon,
             delta=self.delta,

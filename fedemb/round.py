@@ -4,14 +4,15 @@ DP-FedEmb (Xu et al. 2023, arXiv:2211.10844) trains an embedding *backbone* on
 user-partitioned data with user-level differential privacy. A round is
 
  1. pay: the ledger reserves the round's cost; no budget, no round;
- 2. draw the virtual clients of this round, each an independent coin;
+ 2. draw the virtual clients of this round, by default each an independent coin;
  3. look up the users seated in them;
  4. hand out the backbone;
  5. every virtual client trains alone: a fresh head, private fine-tuning of that head,
     then the backbone; the head is thrown away;
  6. clip every virtual client's backbone delta to norm C and round it to a lattice;
  7. add, exactly, in 64-bit integers;
- 8. add Gaussian lattice noise of standard deviation z C, once;
+ 8. add Gaussian lattice noise of standard deviation z C, once, or noise correlated with
+    that of earlier rounds;
  9. divide by the *expected* number of virtual clients and take a server step;
 10. save the new state and commit the round to the ledger.
 
@@ -19,7 +20,9 @@ Formal guarantee. Steps 2 to 8 are the sampled Gaussian mechanism
 `plan.mechanism`: a user's whole data influences the sum of step 7 through one virtual
 client only, by a vector of norm at most C where an absent client gives zero, or by the
 difference of two such vectors where the client has other users as well. `accounting`
-holds the dominating pair for either case. Everything after step 8 is post-processing.
+holds the dominating pair for either case, of a round or, where rounds hang together
+by their sampler or noise, of a period of rounds. `fedemb.mechanisms` shows that step 8
+is post-processing of a Gaussian mechanism; so is everything after it.
 Neither the number of virtual clients drawn nor any loss, norm or head leaves the round;
 `Diagnostics` does, for the operator, and is marked non-private.
 """
@@ -33,9 +36,12 @@ from torch import Tensor
 
 from fedemb.clipping import ClippedSum, Diagnostics, Lattice
 from fedemb.cohort import Cohort
+from fedemb.mechanisms import GaussianNoise, Mechanism
 from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey, lattice_normals
 from fedemb.server import ServerOptimizer, ServerState
+
+INDEPENDENT = GaussianNoise()
 
 
 class ClientRunner(Protocol):
@@ -68,7 +74,8 @@ class RoundReport:
         round_index: the round, from 0.
         clip_norm: C used in this round.
         update_norm: norm of the noisy mean delta, in parameter units.
-        expected_noise_norm: what the noise alone contributes to it, z C sqrt(P) / m.
+        expected_noise_norm: what the noise alone contributes to it; z C sqrt(P) / m
+            if it is independent.
         diagnostics: *non-private* sums, for the operator only.
     """
 
@@ -110,12 +117,13 @@ def run_round(
     cohort = plan.sampler.draw(key, t)
     lattice = Lattice(state.clip_norm, len(state.backbone))
     clipped = runner.train(state.backbone, cohort, lattice, t)
-    released = privatize(clipped.total, plan.value_noise_multiplier, lattice, key, t)
+    z = plan.value_noise_multiplier
+    released = privatize(clipped.total, z, lattice, key, t, plan.noise)
     mean = (released / plan.expected_clients).to(state.backbone.dtype)
     following = optimizer.step(state, mean)
     following = replace(following, clip_norm=_next_clip(state, plan, clipped, key))
     save(following, commit)
-    noise = plan.value_noise_multiplier * lattice.clip_norm / plan.expected_clients
+    noise = plan.noise_of_round(t) * lattice.clip_norm / plan.expected_clients
     report = RoundReport(
         round_index=t,
         clip_norm=state.clip_norm,
@@ -132,16 +140,18 @@ def privatize(
     lattice: Lattice,
     key: RootKey,
     round_index: int,
+    mechanism: Mechanism = INDEPENDENT,
 ) -> Tensor:
     """The Gaussian mechanism: an exact lattice sum plus lattice noise, float64 `[P]`.
 
-    The noise has standard deviation noise_multiplier * C per coordinate. It comes from
-    a key of this round alone; no two rounds share noise.
+    A draw of noise has standard deviation noise_multiplier * C per coordinate. Unless
+    the mechanism says otherwise it comes from a key of this round alone, and no two
+    rounds share noise.
     """
     if noise_multiplier > 0:
         scale = noise_multiplier * lattice.clip_norm / lattice.spacing
-        noise_key = key.derive("noise", round_index)
-        total = total + torch.from_numpy(lattice_normals(noise_key, len(total), scale))
+        noise = mechanism.draw(key, round_index, len(total), scale)
+        total = total + torch.from_numpy(noise)
     return lattice.decode(total)
 
 

@@ -14,14 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accounting import SampledGaussian, calibrate_noise_multiplier, default_delta
 from fedemb.baselines import AggregatedHeadTask
-from fedemb.clipping import AdaptiveClipping
-from fedemb.cohort import SAMPLERS
 from fedemb.data import UserDataset
 from fedemb.errors import UserError
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
-from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
@@ -30,31 +26,7 @@ from model_zoo import registry
 from model_zoo.system import DataFacts, System, TaskOptions
 from simulations import datasets
 from simulations.config import Configuration, recipe, recipe_names, resolve
-
-_LARGEST_DEFAULT_COHORT = 2048
-_MOST_USERS_TOGETHER = 32  # in one virtual client, where no noise is asked for
-
-
-@dataclass(frozen=True)
-class Promise:
-    """The plan that runs, and the claim that is made of it.
-
-    Attributes:
-        plan: what really runs.
-        claimed: one round of the claim; the plan's own mechanism unless extrapolated.
-        delta: of the claim.
-        target_epsilon: None if the noise was given.
-    """
-
-    plan: PrivacyPlan
-    claimed: SampledGaussian
-    delta: float
-    target_epsilon: float | None
-
-    @property
-    def extrapolated(self) -> bool:
-        """Whether the claim is about a larger population than was sampled."""
-        return self.claimed.population != self.plan.mechanism.population
+from simulations.promise import Promise, completed, make_promise, whole_periods
 
 
 @dataclass(frozen=True)
@@ -96,7 +68,9 @@ class Assembly:
             from simulations.dp_sgd import example_level, pooled_examples
 
             return example_level(self.configuration, pooled_examples(self))
-        return make_promise(self.configuration, self.dataset.num_users)
+        promise = make_promise(self.configuration, self.dataset.num_users)
+        whole_periods(promise.plan, self.rounds())
+        return promise
 
     def optimizer(self, rounds: int) -> ServerOptimizer:
         """The server optimizer of a stage of `rounds` rounds, with what it releases."""
@@ -130,26 +104,30 @@ def layered(
     """Resolve a configuration from names and overrides.
 
     The recipe of the data set is the base; a system's own recipe comes on top of it, a
-    named recipe on top of that, then the overrides in order.
+    named recipe on top of that, then the overrides in order. The table `without_noise`
+    of the topmost recipe holds what else it sets for runs with a noise multiplier of 0.
 
     Raises:
         UserError: for unknown recipes, sections or keys, or values out of range.
     """
-    layers: list[Mapping[str, Mapping[str, Any]]] = []
     asked = _system_name(model) if model else ""
     if dataset is None and asked:
         dataset = registry.get(asked).default_dataset
     base = (dataset or "").partition(":")[0]
-    for name in dict.fromkeys([base if base in recipe_names() else "own-data", asked]):
-        if name in recipe_names():
-            layers.append(recipe(name))
+    names = [base if base in recipe_names() else "own-data", asked]
+    recipes = [recipe(n) for n in dict.fromkeys(names) if n in recipe_names()]
     if named_recipe:
-        layers.append(recipe(named_recipe))
+        recipes.append(recipe(named_recipe))
+    silent = [layer.pop("without_noise", {}) for layer in recipes][-1]
+    named: list[Mapping[str, Mapping[str, Any]]] = []
     if dataset:
-        layers.append({"data": {"name": dataset}})
+        named.append({"data": {"name": dataset}})
     if model:
-        layers.append({"model": {"name": model}})
-    return resolve(*layers, *overrides)
+        named.append({"model": {"name": model}})
+    found = resolve(*recipes, *named, *overrides)
+    if found.privacy.noise_multiplier != 0:
+        return found
+    return resolve(*recipes, silent, *named, *overrides)
 
 
 def assemble(configuration: Configuration) -> Assembly:
@@ -166,17 +144,19 @@ def assemble(configuration: Configuration) -> Assembly:
         seed=data.seed,
         require_real=data.require_real,
         image_size=data.image_size,
+        frames=data.frames,
         skip_bad=data.skip_bad,
         user_column=data.user_column,
         label_column=data.label_column,
         image_column=data.image_column,
         amplify=data.amplify,
     )
-    configuration = _resolved(configuration, dataset.num_users)
+    configuration = completed(configuration, dataset.num_users)
     system = registry.get(model.name)
+    aggregated = configuration.run.baseline == "dp-fedavg"
     options = TaskOptions(
-        head=model.head,
-        label_space=model.label_space,
+        head=model.head or ("linear" if aggregated else None),
+        label_space=model.label_space or ("global" if aggregated else None),
         embedding_dim=model.embedding_dim,
         trainable=model.trainable,
         temperature=model.temperature,
@@ -185,7 +165,7 @@ def assemble(configuration: Configuration) -> Assembly:
         always_normalize=model.always_normalize,
     )
     stages = system.build(data=facts(dataset), options=options)
-    if configuration.run.baseline == "dp-fedavg":
+    if aggregated:
         stages = tuple(replace(s, task=AggregatedHeadTask(s.task)) for s in stages)
     return Assembly(configuration, dataset, system, stages)
 
@@ -200,57 +180,6 @@ def facts(dataset: UserDataset) -> DataFacts:
         class_names=tuple(dataset.class_names),
         vocabularies={name: tuple(words) for name, words in named.items()},
     )
-
-
-def make_promise(configuration: Configuration, num_users: int) -> Promise:
-    """The plan for a population of `num_users`, and the claim made of it.
-
-    With a larger `privacy.population` the claim is extrapolated: cohort and noise are
-    both larger by the same factor there, which leaves the noise on the mean as it is.
-
-    Raises:
-        UserError: if the numbers do not fit together.
-    """
-    configuration = _resolved(configuration, num_users)
-    privacy, run = configuration.privacy, configuration.run
-    cohort = privacy.users_per_round or 0.0
-    population = privacy.population or num_users
-    if population < num_users:
-        raise UserError(
-            f"population={population} is smaller than the {num_users} users of the "
-            "data; "
-            "leave it out, or use data with fewer users."
-        )
-    factor = population / num_users
-    claimed_sampler = SAMPLERS[privacy.sampler](
-        population=population,
-        users_per_round=cohort * factor,
-        users_per_virtual_client=privacy.users_per_virtual_client or 1,
-    )
-    delta = privacy.delta if privacy.delta is not None else default_delta(population)
-    if privacy.noise_multiplier is not None:
-        claimed = claimed_sampler.mechanism(privacy.noise_multiplier * factor)
-    else:
-        claimed = calibrate_noise_multiplier(
-            claimed_sampler.mechanism(1.0),
-            rounds=run.rounds,
-            target_epsilon=privacy.epsilon or 0.0,
-            delta=delta,
-            accountant=privacy.accountant,
-        )
-    plan = PrivacyPlan(
-        sampler=replace(
-            claimed_sampler,
-            population=num_users,
-            users_per_round=cohort,
-        ),
-        rounds=run.rounds,
-        clip_norm=privacy.clip_norm,
-        noise_multiplier=claimed.noise_multiplier / factor,
-        delta=delta if factor == 1 else default_delta(num_users),
-        adaptive_clipping=AdaptiveClipping() if privacy.adaptive_clipping else None,
-    )
-    return Promise(plan, claimed, delta, privacy.epsilon)
 
 
 def make_backbone(
@@ -344,23 +273,6 @@ def configuration_from_toml(text: str) -> Configuration:
     privacy.setdefault("epsilon", None)
     privacy.setdefault("noise_multiplier", None)
     return resolve(layer)
-
-
-def _resolved(configuration: Configuration, num_users: int) -> Configuration:
-    """The configuration with its cohort: a function of public numbers alone."""
-    privacy, local = configuration.privacy, configuration.local
-    u = privacy.users_per_virtual_client
-    cohort = privacy.users_per_round
-    if cohort is None:
-        cohort = float(min(_LARGEST_DEFAULT_COHORT, max(num_users // 4, 1)))
-        cohort = min(float(num_users), -(-cohort // (u or 1)) * (u or 1))
-    if u is None:
-        u = 1
-        if privacy.noise_multiplier == 0:
-            u = max(1, min(_MOST_USERS_TOGETHER, int(cohort) // 4))
-        local = replace(local, batch_size=local.batch_size * u)
-    privacy = replace(privacy, users_per_round=cohort, users_per_virtual_client=u)
-    return replace(configuration, privacy=privacy, local=local)
 
 
 def _system_name(model: str) -> str:

@@ -32,6 +32,7 @@ class DataConfig:
         root: where prepared and official files lie.
         users: size of a synthetic population.
         image_size: side of the images in pixels; None is the data set's own.
+        frames: of each clip; None is the data set's own.
         seed: of generators, partitions and splits; public.
         require_real: refuse stand-ins.
         skip_bad: leave out unreadable rows and say how many.
@@ -43,6 +44,7 @@ class DataConfig:
     root: str = "data"
     users: int | None = None
     image_size: int | None = None
+    frames: int | None = None
     seed: int = 0
     require_real: bool = False
     skip_bad: bool = False
@@ -93,14 +95,24 @@ class PrivacyConfig:
         noise_multiplier: z; 0 trains without privacy.
         delta: None is population ** -1.1.
         population: None is the data's number of users; larger is an extrapolation.
-        sampler: how cohorts are drawn.
+        sampler: how cohorts are drawn; None is Poisson over virtual clients, and cyclic
+            for tree noise.
+        mechanism: noise, `gaussian` (independent), `tree` or `banded`.
+        restart_every: rounds until correlated noise starts afresh; None is the run.
+        bands: of banded noise; None is chosen by sampler and rounds.
+        rounds_per_period: of random-allocation and balls-in-bins; None is an epoch.
+        truncated_users_per_round: users in a round at most, of truncated-poisson; None
+            is six standard deviations above the expected number.
         users_per_round: expected users in a round; None is a quarter of the users of
             the data, and 2,048 at most.
-        users_per_virtual_client: users that are clipped together. None is a rule: 1
-            with noise, where a second user doubles the sensitivity and halves the terms
-            of the mean; without noise (z = 0) a quarter of the cohort and 32 at most,
-            so that users who share classes meet. The rule multiplies
-            `local.batch_size` by its choice.
+        users_per_virtual_client: users that are clipped together; None is 1, where
+            every update counts in the mean and sensitivity is C, or follows from
+            `users_meeting`.
+        users_meeting: users that share a virtual client if `users_per_virtual_client`
+            is None, at most a third of the cohort. They meet those who know the same
+            classes, which teaches more where no noise is added. A round then has three
+            virtual clients unless `users_per_round` is given, and `local.batch_size`
+            counts for each user.
         clip_norm: C.
         adaptive_clipping: follow the median norm, from C.
         accountant: `pld` or `rdp`.
@@ -110,9 +122,15 @@ class PrivacyConfig:
     noise_multiplier: float | None = None
     delta: float | None = None
     population: int | None = None
-    sampler: Sampler = Sampler.POISSON_VIRTUAL_CLIENTS
+    sampler: Sampler | None = None
+    mechanism: str = "gaussian"
+    restart_every: int | None = None
+    bands: int | None = None
+    rounds_per_period: int | None = None
+    truncated_users_per_round: int | None = None
     users_per_round: float | None = None
     users_per_virtual_client: int | None = None
+    users_meeting: int = 1
     clip_norm: float = 1.0
     adaptive_clipping: bool = False
     accountant: str = "pld"
@@ -129,11 +147,48 @@ class PrivacyConfig:
                 "without "
                 "privacy use --noise-multiplier 0."
             )
-        u = self.users_per_virtual_client
-        if u is not None and u < 1:
-            raise UserError(f"users_per_virtual_client={u} must be at least 1.")
+        for name in ("users_per_virtual_client", "users_meeting"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be at least 1.")
+        self._check_mechanism()
         if self.accountant not in ("pld", "rdp"):
             raise UserError(f"accountant={self.accountant!r} must be pld or rdp.")
+
+    def _check_mechanism(self) -> None:
+        """Every setting belongs to the sampler or noise that uses it."""
+        noise, sampler = self.mechanism, self.sampler
+        if noise not in ("gaussian", "tree", "banded"):
+            raise UserError(
+                f"privacy.mechanism={noise!r} must be gaussian, tree or banded."
+            )
+        allocated = (Sampler.RANDOM_ALLOCATION, Sampler.BALLS_IN_BINS)
+        for name, value, used, where in (
+            (
+                "restart_every",
+                self.restart_every,
+                noise != "gaussian",
+                "tree and banded noise",
+            ),
+            ("bands", self.bands, noise == "banded", "banded noise"),
+            (
+                "rounds_per_period",
+                self.rounds_per_period,
+                sampler in allocated,
+                "random-allocation and balls-in-bins",
+            ),
+            (
+                "truncated_users_per_round",
+                self.truncated_users_per_round,
+                sampler is Sampler.TRUNCATED_POISSON,
+                "truncated-poisson",
+            ),
+        ):
+            if value is not None and (not used or value < 1):
+                raise UserError(
+                    f"privacy.{name}={value} must be at least 1, and given for {where} "
+                    "only."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

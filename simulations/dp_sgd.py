@@ -24,9 +24,10 @@ from fedemb.heads import LinearHead
 from fedemb.identity import IdentityTask
 from fedemb.randomness import RootKey
 from fedemb.round import RoundReport
-from simulations.assembly import Assembly, Promise, make_promise
+from simulations.assembly import Assembly
 from simulations.config import Configuration
 from simulations.listener import Listener
+from simulations.promise import Promise, make_promise
 from simulations.training import Progress, evaluate
 
 _MOST_EXAMPLES = 2_000_000  # pooled examples are held in memory

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from accounting import PrivacyLedger, PrivacyStatement, epsilon
+from accounting import EpsilonReport, PrivacyLedger, PrivacyStatement, epsilon
 from fedemb.budget import LedgerBudget
 from fedemb.errors import UserError
 from fedemb.memory import keep_freed_memory
@@ -17,7 +17,6 @@ from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice
 from simulations.assembly import (
     Assembly,
-    Promise,
     assemble,
     configuration_from_toml,
     layered,
@@ -28,6 +27,7 @@ from simulations.dp_sgd import train_dp_sgd
 from simulations.folder import RunFolder, environment
 from simulations.listener import Listener
 from simulations.outcome import Outcome, write_outcome
+from simulations.promise import Promise
 from simulations.runners import Connect
 from simulations.training import (
     Progress,
@@ -361,8 +361,8 @@ def _announce(prepared: Prepared, listener: Listener) -> None:
     listener.fact(
         "privacy",
         f"epsilon = {claimed.epsilon:.4g} at delta = {claimed.delta:.3g} after "
-        f"{claimed.rounds} rounds (noise multiplier {mechanism.noise_multiplier:.4g}, "
-        f"RDP bound {claimed.epsilon_rdp:.4g})",
+        f"{claimed.rounds} rounds ({mechanism.noise} noise, multiplier "
+        f"{mechanism.noise_multiplier:.4g}; {_other_bound(claimed)})",
     )
     if prepared.promise.extrapolated:
         listener.notice(
@@ -379,6 +379,13 @@ def _announce(prepared: Prepared, listener: Listener) -> None:
     )
     if forecast.warns:
         listener.notice(forecast.advice)
+
+
+def _other_bound(claimed: EpsilonReport) -> str:
+    """The bound by Renyi divergences, or that there is none."""
+    if claimed.epsilon_rdp is None:
+        return "no RDP bound is proved for this sampler"
+    return f"RDP bound {claimed.epsilon_rdp:.4g}"
 
 
 def evaluated(backbone: nn.Module, assembly: Assembly) -> dict[str, float]:

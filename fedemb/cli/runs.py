@@ -74,8 +74,16 @@ def simulate(
     sampler: Annotated[
         Text,
         typer.Option(
-            help="poisson-virtual-clients, poisson-users, fixed-size or "
-            "full-participation."
+            help="poisson-virtual-clients, poisson-users, fixed-size, "
+            "full-participation, truncated-poisson, shuffled, cyclic, "
+            "random-allocation or balls-in-bins."
+        ),
+    ] = None,
+    mechanism: Annotated[
+        Text,
+        typer.Option(
+            help="Noise: gaussian (independent), tree (DP-FTRL) or banded (matrix "
+            "factorisation)."
         ),
     ] = None,
     accountant: Annotated[Text, typer.Option(help="pld or rdp.")] = None,
@@ -118,6 +126,7 @@ def simulate(
     image_size: Annotated[
         Whole, typer.Option(help="Side of the images in pixels.")
     ] = None,
+    frames: Annotated[Whole, typer.Option(help="Frames of each clip.")] = None,
     user_column: Annotated[
         Text, typer.Option(help="Column of users in a table.")
     ] = None,
@@ -165,6 +174,7 @@ def simulate(
             "root": root,
             "amplify": amplify,
             "image_size": image_size,
+            "frames": frames,
             "user_column": user_column,
             "label_column": label_column,
             "image_column": image_column,
@@ -178,6 +188,7 @@ def simulate(
             "noise_multiplier": noise_multiplier,
             "population": population,
             "sampler": sampler,
+            "mechanism": mechanism,
             "users_per_round": users_per_round,
             "users_per_virtual_client": users_per_virtual_client,
             "clip_norm": clip_norm,

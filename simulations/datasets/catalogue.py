@@ -30,6 +30,7 @@ class DatasetCard:
 
 
 _COLUMNS = frozenset({"user_column", "label_column", "image_column"})
+_CLIPS = frozenset({"users", "image_size", "frames"})
 _OWN_FILES = frozenset({"image_size", "skip_bad"})
 
 
@@ -115,19 +116,19 @@ def _cards() -> tuple[DatasetCard, ...]:
             name="clips",
             description="generated clips of acting shapes: captions, boxes, cuts",
             module="clips",
-            options=frozenset({"users", "image_size"}),
+            options=_CLIPS,
         ),
         DatasetCard(
             name="clips-plain",
             description="generated clips of two acting shapes without cuts",
             module="clips",
-            options=frozenset({"users", "image_size"}),
+            options=_CLIPS,
         ),
         DatasetCard(
             name="clips-appearance",
             description="generated clips, told apart by what is in them",
             module="clips",
-            options=frozenset({"users", "image_size"}),
+            options=_CLIPS,
         ),
         DatasetCard(
             name="clips-motion",
@@ -139,7 +140,7 @@ def _cards() -> tuple[DatasetCard, ...]:
             name="clips-long",
             description="generated untrimmed clips with the start and end of events",
             module="clips",
-            options=frozenset({"users", "image_size"}),
+            options=_CLIPS,
         ),
         DatasetCard(
             name="clips-stills",
@@ -168,6 +169,12 @@ def _cards() -> tuple[DatasetCard, ...]:
             files=("gtFine/*/*/*_gtFine_instanceIds.png", "leftImg8bit/*/*/*.png"),
         ),
         DatasetCard(
+            name="relation-scenes",
+            description="generated scenes with relations in three sources' words",
+            module="relation_scenes",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
             name="poses",
             description="generated motions of a skeleton, seen by two cameras",
             module="poses",
@@ -184,6 +191,12 @@ def _cards() -> tuple[DatasetCard, ...]:
             description="your images, with PATH/metadata.csv beside them",
             module="folder",
             options=_OWN_FILES | _COLUMNS,
+        ),
+        DatasetCard(
+            name="videos:PATH",
+            description="your clips, with captions in PATH/metadata.csv (extra video)",
+            module="videos",
+            options=_OWN_FILES | _COLUMNS | {"frames"},
         ),
         DatasetCard(
             name="npz:PATH",

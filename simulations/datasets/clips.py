@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,11 @@ def load(options: LoadOptions) -> Generated:
         LongClips,
     )
     by_name = {kind.name: kind for kind in kinds}
+    chosen: dict[str, Any] = (
+        {} if options.frames is None else {"frames": options.frames}
+    )
     return by_name[options.name](
-        options.users or 10_000, options.seed, options.image_size or 32
+        options.users or 10_000, options.seed, options.image_size or 32, **chosen
     )
 
 

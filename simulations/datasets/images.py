@@ -48,7 +48,7 @@ def read_header(source: Path | bytes) -> Header:
     Raises:
         BadImage: not an image, or larger than `MAX_PIXELS`.
     """
-    with _guarded(), _open(source) as image:
+    with guarded(), opened(source) as image:
         return Header(image.width, image.height, image.mode in _GREY_MODES)
 
 
@@ -69,12 +69,12 @@ def decode(
         BadImage: truncated, damaged, empty, too large, or not an image.
     """
     height, width = (side, side) if isinstance(side, int) else side
-    with _guarded(), _open(source) as opened:
+    with guarded(), opened(source) as found:
         from PIL import Image, ImageOps
 
-        if opened.format == "JPEG":  # decode at the nearest larger eighth of the size
-            opened.draft("L" if channels == 1 else "RGB", (width, height))
-        image: Image.Image = ImageOps.exif_transpose(opened)
+        if found.format == "JPEG":  # decode at the nearest larger eighth of the size
+            found.draft("L" if channels == 1 else "RGB", (width, height))
+        image: Image.Image = ImageOps.exif_transpose(found)
         image = _plain(image, channels)
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BOX, reducing_gap=2)
@@ -125,7 +125,8 @@ def image_files(root: Path) -> dict[str, Path]:
     return found
 
 
-def _open(source: Path | bytes) -> "Image":
+def opened(source: Path | bytes) -> "Image":
+    """An image, opened and measured but not decoded; call it inside `guarded`."""
     from PIL import Image
 
     if isinstance(source, Path):
@@ -161,7 +162,7 @@ def _plain(image: "Image", channels: int) -> "Image":
 
 
 @contextmanager
-def _guarded() -> Iterator[None]:
+def guarded() -> Iterator[None]:
     """Turns everything that a broken image file can raise into `BadImage`."""
     try:
         yield

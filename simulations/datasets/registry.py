@@ -26,6 +26,7 @@ class LoadOptions:
         seed: of generators, partitions and splits; public.
         require_real: refuse stand-ins.
         image_size: side of the images in pixels; None is the data set's own.
+        frames: of each clip; None is the data set's own.
         skip_bad: leave out bad rows and say how many, instead of stopping.
         user_column: name of a table's column of users.
         label_column: name of a table's column of labels.
@@ -39,6 +40,7 @@ class LoadOptions:
     seed: int = 0
     require_real: bool = False
     image_size: int | None = None
+    frames: int | None = None
     skip_bad: bool = False
     user_column: str | None = None
     label_column: str | None = None
@@ -47,6 +49,8 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if self.image_size is not None and not 8 <= self.image_size <= 1024:
             raise UserError(f"image_size={self.image_size} must be 8 to 1024 pixels.")
+        if self.frames is not None and not 1 <= self.frames <= 256:
+            raise UserError(f"frames={self.frames} must be 1 to 256.")
         if self.users is not None and self.users < 1:
             raise UserError(f"users={self.users} must be at least 1.")
         if not 0 <= self.seed < 2**63:
@@ -88,6 +92,7 @@ def load(
     seed: int = 0,
     require_real: bool = False,
     image_size: int | None = None,
+    frames: int | None = None,
     skip_bad: bool = False,
     user_column: str | None = None,
     label_column: str | None = None,
@@ -103,6 +108,7 @@ def load(
         seed: of generators, partitions and splits; public.
         require_real: refuse stand-ins.
         image_size: side of the images in pixels; None keeps the data set's own.
+        frames: of each clip; None keeps the data set's own.
         skip_bad: leave out bad rows; `provenance.notices` says how many.
         user_column: column of users in a table.
         label_column: column of labels in a table.
@@ -127,6 +133,7 @@ def load(
         seed=seed,
         require_real=require_real,
         image_size=image_size,
+        frames=frames,
         skip_bad=skip_bad,
         user_column=user_column,
         label_column=label_column,
@@ -176,6 +183,7 @@ def _refuse_unused(card: DatasetCard, options: LoadOptions) -> None:
     optional = {
         "users",
         "image_size",
+        "frames",
         "skip_bad",
         "user_column",
         "label_column",

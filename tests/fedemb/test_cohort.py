@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from accounting import Sampler
+from accounting.mechanism import ALLOCATED
 from fedemb.cohort import (
-    SAMPLERS,
     Cohort,
     FixedSize,
     FullParticipation,
@@ -17,6 +17,7 @@ from fedemb.cohort import (
 )
 from fedemb.errors import UserError
 from fedemb.randomness import RootKey
+from fedemb.samplers import make_sampler
 
 
 @st.composite
@@ -151,16 +152,17 @@ def test_parts_put_together_are_the_cohort(sampler, seed, chunk):
 
 
 def test_the_sampler_names_the_mechanism_that_it_draws():
-    for name, kind in SAMPLERS.items():
-        if not isinstance(name, Sampler):
-            continue
-        size = 60 if kind is FullParticipation else 12
-        sampler = kind(population=60, users_per_round=size, users_per_virtual_client=3)
+    for name in Sampler:
+        size = 60 if name is Sampler.FULL_PARTICIPATION else 12
+        u = 1 if name in ALLOCATED else 3
+        sampler = make_sampler(
+            name, population=60, users_per_round=size, users_per_virtual_client=u
+        )
         mechanism = sampler.mechanism(0.7)
         assert mechanism.sampler is name
         assert mechanism.population == 60
         assert mechanism.users_per_round == size
-        assert mechanism.users_per_virtual_client == 3
+        assert mechanism.users_per_virtual_client == u
         assert mechanism.noise_multiplier == 0.7
 
 

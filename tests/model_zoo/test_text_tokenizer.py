@@ -1,12 +1,15 @@
 """The shared tokenizer: fixed shapes, nothing lost, prefixes mean the same."""
 
+import json
 import pickle
+from importlib import resources
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.train_vocabulary import train
 from fedemb.errors import NotAvailable, UserError
 from model_zoo.text.files import open_tokenizer
 from model_zoo.text.tokenizer import BOS, EOS, PAD, UNKNOWN, decode, encode, shipped
@@ -78,6 +81,13 @@ def test_it_travels_to_other_processes():
 def test_sizes_that_are_not_shipped_are_named(size):
     with pytest.raises(UserError, match=f"vocabulary of {size}"):
         shipped(size)
+
+
+@pytest.mark.slow
+def test_the_kept_script_trains_the_shipped_vocabulary():
+    file = resources.files("model_zoo.text") / "vocabulary.json"
+    shipped_merges = json.loads(file.read_text(encoding="utf-8"))["merges"]
+    assert [list(pair) for pair in train()] == shipped_merges
 
 
 def test_no_room_for_text_is_refused():

@@ -2,14 +2,23 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from fedemb.data import Examples
+from fedemb.engines.serial import serial_deltas
+from fedemb.engines.shared import shared_deltas
+from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import UserError
+from fedemb.identity import IdentityTask
+from fedemb.local import LocalModel, LocalTraining, make_work
+from fedemb.parameters import FlatLayout
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.text.transformer import POOLS, TextShape, TextTower
+from simulations.datasets import load
 
 SHAPE = TextShape(vocab_size=128, length=20, width=16, layers=2, heads=4, mlp=32)
 
@@ -137,3 +146,45 @@ def test_shapes_that_cannot_be_are_refused(change, word):
 def test_texts_longer_than_the_tower_are_refused():
     with pytest.raises(UserError, match="length=20"):
         tower()(torch.ones(1, 21, dtype=torch.int64))
+
+
+class CaptionTask(IdentityTask):
+    """Tells captions of classes apart; `image` holds ids."""
+
+    def prepare(self, examples, seeds):
+        text = encode(shipped(128), examples.fields["caption"], SHAPE.length)
+        labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+        return {"image": torch.from_numpy(text), "label": labels}
+
+
+@pytest.mark.parametrize("pool", ["eos", "class"])
+@pytest.mark.parametrize("trained", ["all", "names:blocks.*"])
+def test_engines_train_it_as_the_serial_one_does(pool, trained):
+    net = tower(pool=pool, embedding_dim=8)
+    task = CaptionTask(
+        name="captions",
+        backbone=lambda: net,
+        embedding_dim=8,
+        num_classes=5,
+        head="linear",
+        label_space="client",
+    )
+    users = load("clips-stills", users=50).fetch(np.arange(3))
+    rows = {name: users.fields[name] for name in ("caption", "label")}
+    work = make_work(
+        task,
+        recipe := LocalTraining(learning_rate=0.3, batch_size=16, steps=1),
+        Examples(rows, users.offsets),
+        np.arange(3, dtype=np.uint64),
+        dtype=torch.float64,
+    )
+    layout = FlatLayout.of(net, trained)
+    theta = layout.flatten(dict(net.named_parameters()))
+    model = LocalModel(task, net.requires_grad_(False), work.head)
+    deltas = [
+        engine(model, layout, theta, work, recipe)
+        for engine in (serial_deltas, vectorized_deltas, shared_deltas)
+    ]
+    assert deltas[0].norm() > 0
+    for other in deltas[1:]:
+        torch.testing.assert_close(other, deltas[0], rtol=1e-8, atol=1e-11)

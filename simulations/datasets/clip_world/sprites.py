@@ -84,30 +84,31 @@ class Sprites:
     @cached_property
     def _atlas(
         self,
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.int64]]:
         """Pixels, where each sprite's begin, and its box, all around its centre.
 
-        Pixels int32 `[all, 3]` are (y, x, dark); starts `[sprites + 1]`; boxes
+        Pixels int16 `[all, 3]` are (y, x, dark); starts `[sprites + 1]`; boxes
         `[sprites, 4]`.
         """
-        reach = int(np.ceil(SIZES[-1] * self.side * 1.25))  # a square's corner
-        axis = np.arange(-reach, reach + 1)
         turn = (np.arange(ANGLES) * (2 * np.pi / ANGLES))[:, None, None]
         cos, sin = np.cos(turn), np.sin(turn)
         pixels, counts, extents = [], [], []
         for shape in range(len(SHAPES)):
             for size in SIZES * self.side:
+                reach = int(np.ceil(1.25 * size))  # a square's corner
+                axis = np.arange(-reach, reach + 1)
                 dx, dy = axis[None, None, :] / size, axis[None, :, None] / size
                 u, v = cos * dx + sin * dy, cos * dy - sin * dx
                 body = inside(shape, u, v)
                 sprite, y, x = np.nonzero(body)
                 dark = u[sprite, y, x] > 0.3
-                pixels.append(np.stack([y - reach, x - reach, dark], axis=1))
+                found = np.stack([y - reach, x - reach, dark], axis=1)
+                pixels.append(found.astype(np.int16))
                 counts.append(body.sum((1, 2)))
                 extents.append(np.rint(boxes(body) * len(axis)) - reach)
         starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
         return (
-            np.concatenate(pixels).astype(np.int32),
+            np.concatenate(pixels),
             starts.astype(np.int64),
             np.concatenate(extents).astype(np.int64),
         )

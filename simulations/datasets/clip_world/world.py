@@ -71,7 +71,7 @@ class Clips(Generated):
         if self.cuts and (self.frames < 6 or self.things < 2):
             raise UserError(
                 f"cuts={self.cuts} needs 6 frames and 2 things, not {self.frames} and "
-                f"{self.things}."
+                f"{self.things}; give cuts=0, or use clips-plain."
             )
 
     def class_name(self, kind: int) -> str:
