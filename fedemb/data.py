@@ -13,6 +13,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+OWNER = "owner"
+"""Field of the rows of virtual clients: equal for the rows of one user.
+
+Tasks that may not mix users inside a virtual client read it; it goes nowhere else.
+"""
+
 
 class Source(StrEnum):
     """Where examples come from; printed in every output made from them."""

@@ -319,12 +319,13 @@ def _fresh_heads(
     if not any(True for _ in template.parameters()):
         return {}
     generator = torch.Generator()
-    heads = [
-        task.fresh_head(
-            template, int(k), generator.manual_seed(int(seed >> np.uint64(1)))
-        )
-        for k, seed in zip(classes, seeds, strict=True)
-    ]
+    known: dict[tuple[int, int], Parameters] = {}  # public heads: one seed for all
+    heads = []
+    for k, seed in zip(classes.tolist(), seeds.tolist(), strict=True):
+        if (k, seed) not in known:
+            generator.manual_seed(seed >> 1)
+            known[k, seed] = task.fresh_head(template, k, generator)
+        heads.append(known[k, seed])
     return {
         name: torch.stack([head[name] for head in heads]).to(dtype) for name in heads[0]
     }

@@ -15,12 +15,13 @@ from operator import add
 from threading import local
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedemb.clipping import ClippedSum, Lattice, clip_to_lattice
 from fedemb.cohort import Cohort
-from fedemb.data import UserDataset
+from fedemb.data import OWNER, Examples, UserDataset
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
@@ -120,7 +121,10 @@ class InlineRunner:
 
     def work(self, part: Cohort, round_index: int) -> Work:
         """What the virtual clients of `part` have to do in a round."""
-        examples = self.dataset.fetch(part.users).regroup(part.sizes.tolist())
+        fetched = self.dataset.fetch(part.users)
+        owners = np.repeat(np.arange(fetched.num_groups), fetched.sizes)
+        fields = {**fetched.fields, OWNER: owners}
+        examples = Examples(fields, fetched.offsets).regroup(part.sizes.tolist())
         seeds = self.key.seeds("client", round_index, part.ids)
         return make_work(self.task, self.recipe, examples, seeds)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fedemb.errors import UserError
 from model_zoo.text.transformer import Block
+from model_zoo.video.tubes import TubeShape, TubeTokens, place_table, places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +46,19 @@ class ViTShape:
     embedding_dim: int | None = None
 
     def __post_init__(self) -> None:
-        if any(a % b for a, b in zip(self.clip, self.tube, strict=True)):
-            raise UserError(
-                f"tube={self.tube} must divide the clip {self.clip} (frames, height, "
-                "width)."
-            )
         if self.class_token and self.separable:
             raise UserError("a class token needs joint positions: separable=False.")
+        self.tubes.grid  # noqa: B018 - checks that tubes divide the clip
 
     @property
-    def grid(self) -> tuple[int, int, int]:
-        """Tokens along (time, height, width)."""
-        t, h, w = (a // b for a, b in zip(self.clip, self.tube, strict=True))
-        return t, h, w
+    def tubes(self) -> TubeShape:
+        """How clips become tokens."""
+        return TubeShape(
+            clip=self.clip,
+            tube=self.tube,
+            width=self.width,
+            separable=self.separable,
+        )
 
 
 class ViT3D(nn.Module):
@@ -71,16 +72,11 @@ class ViT3D(nn.Module):
     def __init__(self, shape: ViTShape) -> None:
         super().__init__()
         self.shape = shape
-        t, h, w = shape.grid
         width = shape.width
-        self.tubes = nn.Linear(3 * shape.tube[0] * shape.tube[1] * shape.tube[2], width)
-        if shape.separable:
-            self.time = _table(t, width)
-            self.space = _table(h * w, width)
-        else:
-            self.place = _table(t * h * w + shape.class_token, width)
+        self.tokens = TubeTokens(shape.tubes)
         if shape.class_token:
-            self.leading = _table(1, width)
+            self.leading = place_table(1, width)
+            self.leading_place = place_table(1, width)
         self.blocks = nn.ModuleList(
             Block(width, shape.heads, shape.mlp, "gelu") for _ in range(shape.layers)
         )
@@ -103,7 +99,8 @@ class ViT3D(nn.Module):
         outputs[-1] = self.norm(outputs[-1])
         start = int(self.shape.class_token)
         return [
-            torch.unflatten(tokens[:, start:], 1, self.shape.grid) for tokens in outputs
+            torch.unflatten(tokens[:, start:], 1, self.shape.tubes.grid)
+            for tokens in outputs
         ]
 
     def adapter_sites(self) -> Mapping[str, int]:
@@ -111,41 +108,13 @@ class ViT3D(nn.Module):
         return {f"blocks.{i}.mlp": self.shape.width for i in range(self.shape.layers)}
 
     def _blocks(self, clips: Tensor) -> list[Tensor]:
-        x = self._embedded(clips)
+        x = self.tokens(clips)
+        if self.shape.class_token:
+            first = places(x, 1)
+            x = torch.cat([self.leading(first) + self.leading_place(first), x], dim=1)
         blocked = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=x.device)
         outputs = []
         for block in self.blocks:
             x = block(x, blocked)
             outputs.append(x)
         return outputs
-
-    def _embedded(self, clips: Tensor) -> Tensor:
-        """Tokens with their places, `[B, tokens, D]`.
-
-        A convolution whose stride is its kernel, written as a product: engines then
-        have a rule for it.
-        """
-        t, h, w = self.shape.grid
-        a, b, c = self.shape.tube
-        cut = clips.reshape(len(clips), 3, t, a, h, b, w, c)
-        rows = cut.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(len(clips), t * h * w, -1)
-        x: Tensor = self.tubes(rows)
-        if self.shape.separable:
-            times = self.time(_places(x, t)).repeat_interleave(h * w, dim=1)
-            spaces = self.space(_places(x, h * w)).repeat(1, t, 1)
-            separate: Tensor = x + times + spaces
-            return separate
-        if self.shape.class_token:
-            x = torch.cat([self.leading(_places(x, 1)), x], dim=1)
-        placed: Tensor = x + self.place(_places(x, x.shape[1]))
-        return placed
-
-
-def _table(places: int, width: int) -> nn.Embedding:
-    table = nn.Embedding(places, width)
-    nn.init.trunc_normal_(table.weight, std=0.02)
-    return table
-
-
-def _places(x: Tensor, count: int) -> Tensor:
-    return torch.arange(count, device=x.device).expand(len(x), count)
