@@ -16,7 +16,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from loopback import federation, wait_until
 from safetensors.torch import load_file
-from tiny_worker import a_round, same, specification
+from tiny_worker import LATE, a_round, same, specification, ten_rounds
 
 from fedemb.errors import UserError
 from simulations.assembly import layered
@@ -231,6 +231,34 @@ def test_simulation_survives_a_killed_worker_and_gives_the_inline_sum(tmp_path):
         assert not trap.exists()
         assert same(runner.train(*a_round()), expected)
         trap.write_text("raise")
+        assert same(runner.train(*a_round()), expected)
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_each_of_ten_rounds_changes_nothing(tmp_path):
+    trap = tmp_path / "trap"
+    expected = ten_rounds(specification().build())
+    with flower_simulation(specification(trap=str(trap)), workers=2) as runner:
+        found = ten_rounds(runner, lambda: trap.write_text("die once"))
+    assert not trap.exists()
+    assert found.round_index == 10
+    assert torch.equal(found.backbone, expected.backbone)
+
+
+@pytest.mark.slow
+def test_a_late_worker_s_share_counts_once(tmp_path):
+    """Both answers arrive: that of the worker it was sent to again, and its own."""
+    trap = tmp_path / "trap"
+    expected = specification().build().train(*a_round())
+    patience = Patience(reply=LATE / 2)
+    described = specification(trap=str(trap))
+    with flower_simulation(described, workers=2, patience=Patience()) as runner:
+        assert same(runner.train(*a_round()), expected)  # all are there and warm
+        runner._patience = patience
+        trap.write_text("late")
+        assert same(runner.train(*a_round()), expected)
+        assert not trap.exists()
+        runner._patience = Patience()
         assert same(runner.train(*a_round()), expected)
 
 
