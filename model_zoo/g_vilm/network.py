@@ -29,8 +29,8 @@ class Sizes:
         grouping: after how many blocks groups gather tokens, ascending.
         shared: width of the embeddings that videos, groups and texts share.
         separable: positions of tubes.
-        pool: tokens to a video embedding, `mean` or `max`. The paper says nothing; small
-            towers that start from nothing collapse with the mean.
+        pool: tokens to a video embedding, `mean` or `max`. The paper does not say;
+            small towers that start from nothing collapse with the mean.
         text: the text tower's sizes, without its projection.
 
     Raises:
