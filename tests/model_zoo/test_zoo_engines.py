@@ -1,4 +1,4 @@
-"""On every system of the zoo each engine computes what the serial one does.
+"""On every system of the zoo each engine that applies equals the serial one.
 
 Systems are taken as a run takes them, with their own recipe and data; the comparison
 is in double precision, on ragged clients made of held-out rows.
