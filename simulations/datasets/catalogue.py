@@ -156,7 +156,7 @@ def _cards() -> tuple[DatasetCard, ...]:
         ),
         DatasetCard(
             name="coco-panoptic:PATH",
-            description="COCO pictures with panoptic maps; users are made up",
+            description="pictures of COCO with panoptic maps; users are made up",
             module="panoptic_pictures",
             options=frozenset({"image_size", "user_column"}),
             files=("panoptic.json, panoptic/*.png, images/*.jpg",),
