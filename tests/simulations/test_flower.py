@@ -16,7 +16,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from loopback import federation, wait_until
 from safetensors.torch import load_file
-from tiny_worker import LATE, a_round, same, specification, ten_rounds
+from tiny_worker import LATE, a_round, same, specification
 
 from fedemb.errors import UserError
 from simulations.assembly import layered
@@ -232,17 +232,6 @@ def test_simulation_survives_a_killed_worker_and_gives_the_inline_sum(tmp_path):
         assert same(runner.train(*a_round()), expected)
         trap.write_text("raise")
         assert same(runner.train(*a_round()), expected)
-
-
-@pytest.mark.slow
-def test_a_worker_killed_in_each_of_ten_rounds_changes_nothing(tmp_path):
-    trap = tmp_path / "trap"
-    expected = ten_rounds(specification().build())
-    with flower_simulation(specification(trap=str(trap)), workers=2) as runner:
-        found = ten_rounds(runner, lambda: trap.write_text("die once"))
-    assert not trap.exists()
-    assert found.round_index == 10
-    assert torch.equal(found.backbone, expected.backbone)
 
 
 @pytest.mark.slow
