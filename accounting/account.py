@@ -54,6 +54,7 @@ class EpsilonReport:
             "accountant": self.accountant,
             "sampler": m.sampler.value,
             "sampling_probability": m.sampling_probability,
+            "noise": m.noise.value,
             "rounds": self.rounds,
             "noise_multiplier": m.noise_multiplier,
             "users_per_virtual_client": m.users_per_virtual_client,

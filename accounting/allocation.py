@@ -17,7 +17,8 @@ from functools import lru_cache
 import numpy as np
 
 from accounting import _validate
-from accounting.renyi import ORDERS, Floats
+from accounting.mechanism import DominatingPair
+from accounting.renyi import ORDERS, Floats, gaussian_rdp, sampled_gaussian_rdp
 
 _LARGEST_ORDER = 128
 _GUARD = 1e-10  # covers the rounding of sums of logarithms
@@ -27,11 +28,17 @@ _GUARD = 1e-10  # covers the rounding of sums of logarithms
 def random_allocation_rdp(rounds: int, noise_multiplier: float) -> Floats:
     """RDP at `ORDERS` of one period of `rounds` rounds, both directions.
 
-    Guarantee: an upper bound; infinite beyond order 128.
+    Guarantee: an upper bound at every order, at most that of one unsampled release.
 
     Remove direction, whole orders: E_Q[R^a] = a!/t^a [x^a] f(x)^t with
     f(x) = sum_k exp(k(k-1)/(2z^2)) x^k / k!, by expanding the power of the sum
     (multinomial theorem); between whole orders the cumulant's chord is an upper bound.
+
+    The same moment is E[prod_i h(n_i)] with h(n) = exp(n(n-1)/(2z^2)) and n the counts
+    of a picks among t rounds. They are negatively associated and h increases, so it is
+    at most prod_i E[h(n_i)], where n_i is binomial(a, 1/t): t rounds of Poisson
+    sampling with q = 1/t. This bounds the orders beyond 128, where the expansion is
+    slow; what holds at the next whole order holds below it.
 
     Add direction, any order: E_Q[R^(1-a)] is the integral over s > 0 of
     s^(a-2) (E exp(-s e^l / t))^t / Gamma(a-1).
@@ -47,6 +54,8 @@ def random_allocation_rdp(rounds: int, noise_multiplier: float) -> Floats:
         Feldman and Shenfeld (2025), "Privacy amplification by random allocation",
         arXiv:2502.08202 (the pair, and k of t rounds as k periods of t/k). Chua et al.
         (2024), "Balls-and-bins sampling for DP-SGD", arXiv:2412.16802 (the same pair).
+        Joag-Dev and Proschan (1983), "Negative association of random variables"
+        (multinomial counts).
 
     Example:
         >>> bool(np.allclose(random_allocation_rdp(1, 2.0)[:60], ORDERS[:60] / 8))
@@ -60,9 +69,15 @@ def random_allocation_rdp(rounds: int, noise_multiplier: float) -> Floats:
     remove = _remove(rounds, noise_multiplier)
     orders = np.arange(1, _LARGEST_ORDER + 1, dtype=float)
     inner = np.interp(ORDERS, orders, remove, right=np.inf) / (ORDERS - 1)
-    add = _add(rounds, noise_multiplier, ORDERS[ORDERS <= _LARGEST_ORDER])
-    inner[: len(add)] = np.maximum(inner[: len(add)], add)
-    inner = inner + _GUARD
+    # ORDERS are more than 1 apart there: a whole order lies before the next of them.
+    poisson = sampled_gaussian_rdp(
+        1 / rounds, noise_multiplier, DominatingPair.ADD_OR_REMOVE
+    )
+    beyond = ORDERS > _LARGEST_ORDER
+    inner[beyond] = (rounds * np.append(poisson[1:], np.inf))[beyond]
+    inner = np.maximum(inner, _add(rounds, noise_multiplier, ORDERS)) + _GUARD
+    # A user's round is a mixture over rounds, and Renyi divergence is quasi-convex.
+    inner = np.minimum(inner, gaussian_rdp(noise_multiplier))
     inner.flags.writeable = False
     return np.asarray(inner)
 
@@ -100,6 +115,8 @@ def _log_multiply(a: Floats, b: Floats) -> Floats:
 
 def _add(t: int, z: float, orders: Floats) -> Floats:
     """Renyi divergence of Q from P at `orders`, by two nested quadratures."""
+    from scipy.special import log_ndtr
+
     x = np.arange(-12, 12 + 1e-9, 0.05)
     weight = np.exp(-x * x / 2)
     weight /= weight.sum()
@@ -107,8 +124,13 @@ def _add(t: int, z: float, orders: Floats) -> Floats:
     # s = t e^v; the integrand decays doubly exponentially to the right.
     v = np.arange(-80.0, 40.0 + 12 / z, 0.05)
     inner = -np.expm1(-np.exp(v[:, None] + log_ratio[None, :]))
-    # Far to the right the transform underflows; 1e-300 is above what it was.
-    log_laplace = t * np.log(np.maximum(1 - inner @ weight, 1e-300))
+    # Far to the right the transform underflows; 1e-300 is above what it was, and so is
+    # P(v + l < c) + exp(-e^c), for any c.
+    direct = np.log(np.maximum(1 - inner @ weight, 1e-300))
+    c = np.arange(0.0, 12.0, 0.25)
+    below = log_ndtr(z * (c - v[:, None] + 1 / (2 * z * z)))
+    tail = np.logaddexp(below, -np.exp(c)).min(axis=1)
+    log_laplace = t * np.minimum(direct, tail)
     out = np.empty_like(orders)
     for i, order in enumerate(orders):
         a = order - 1

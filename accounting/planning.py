@@ -241,6 +241,32 @@ def compare_users_per_virtual_client(
     ]
 
 
+def advice_on_users_per_client(rows: Sequence[PlanRow]) -> str:
+    """When u = 1 is better, from the rows of `compare_users_per_virtual_client`.
+
+    Example:
+        >>> from accounting.mechanism import Sampler
+        >>> today = SampledGaussian(sampler=Sampler.POISSON_VIRTUAL_CLIENTS,
+        ...     population=10**6, users_per_round=2048, noise_multiplier=1.5)
+        >>> rows = compare_users_per_virtual_client(today, rounds=200, choices=[1, 8])
+        >>> print(advice_on_users_per_client(rows))
+        8 users per virtual client instead of 1: 8 times the noise on the mean, and
+        epsilon 0.161 instead of 0.0972. Better only if an update of 8 users together
+        is worth more than 8 times the update of one.
+    """
+    first, last = rows[0], rows[-1]
+    u, noise = last.users_per_virtual_client, last.noise_on_mean / first.noise_on_mean
+    if u == first.users_per_virtual_client:
+        return f"{u} users per virtual client is the only choice for this cohort."
+    together = f"{u} users together"
+    return (
+        f"{u} users per virtual client instead of {first.users_per_virtual_client}: "
+        f"{noise:.3g} times the noise on the mean, and\nepsilon {last.epsilon:.3g} "
+        f"instead of {first.epsilon:.3g}. Better only if an update of {together}\n"
+        f"is worth more than {noise:.3g} times the update of one."
+    )
+
+
 def _scaled(
     mechanism: SampledGaussian, scale: float, population: int
 ) -> SampledGaussian:

@@ -8,6 +8,7 @@ built from public numbers only and may itself be published.
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,9 +17,14 @@ from accounting import _validate
 from accounting.account import EpsilonReport
 from accounting.correlated import participation, sensitivity
 from accounting.mechanism import Adjacency, Noise, PrivacyUnit, SampledGaussian
-from accounting.wording import ADJACENCY, NOISE, SAMPLER, UNIT, pair, why_pair
+from accounting.wording import ADJACENCY, NOISE, UNIT, pair, sampling, why_pair
 
 SCHEMA = "fedemb-privacy-statement-1"
+"""Version of the JSON form; keys may be added to it, never changed or removed."""
+
+SETTING = "central: whoever trains sees the data; the promise is about releases"
+_COLUMNS = 110
+RELEASED = "the noisy mean update of every round, so every checkpoint and the backbone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +106,8 @@ class PrivacyStatement:
         mechanism = self.claimed.mechanism
         return {
             "schema": SCHEMA,
+            "setting": SETTING,
+            "released": RELEASED,
             **self.claimed.to_dict(),
             "private": math.isfinite(self.claimed.epsilon),
             "unit": mechanism.unit.value,
@@ -178,6 +186,8 @@ class PrivacyStatement:
             clip = "first clip norm C (then adapted by a private quantile)"
         also = sorted(a.value for a in m.adjacencies if a is not m.adjacency)
         rows = [
+            ("setting", SETTING),
+            ("released", RELEASED),
             ("unit of privacy", m.unit.value),
             ("adjacency", m.adjacency.value),
             ("the bound also holds for", ", ".join(also)),
@@ -189,7 +199,7 @@ class PrivacyStatement:
                 else "sampling, as run and as accounted",
                 f"{m.sampler.value}:",
             ),
-            ("", SAMPLER[m.sampler]),
+            ("", sampling(m)),
             ("drawn as one", m.sampling_unit.replace("_", " ")),
             ("sampling probability q", f"{m.sampling_probability:.6g}"),
             ("expected users per round", f"{m.users_per_round:,.6g}"),
@@ -217,7 +227,11 @@ class PrivacyStatement:
             ),
         ]
         width = max(len(name) for name, _ in rows)
-        lines = [f"  {name:<{width}}  {value}" for name, value in rows if value]
+        lines = [
+            f"  {name if first else '':<{width}}  {part}"
+            for name, value in rows
+            for first, part in _wrapped(value)
+        ]
         return "\n".join(["How it was obtained", *lines])
 
     def _conditions(self) -> str:
@@ -256,16 +270,21 @@ def _periods(mechanism: SampledGaussian) -> str:
     if m.noise is Noise.INDEPENDENT:
         return ""
     known = (
-        f"sensitivity {sensitivity(m):.6g} clip norms in {m.period:,} rounds; noise "
-        f"over sensitivity {m.accounted_noise_multiplier:.6g}"
+        f"sensitivity {sensitivity(m):.6g} C over {m.period:,} rounds (z over it: "
+        f"{m.accounted_noise_multiplier:.6g})"
     )
     if m.accounted_sampling_probability < 1:
         return f"{known}; a client is drawn at most once in them"
     part = participation(m)
     return (
-        f"{known}; a user takes part at most {part.possible} times, at least "
-        f"{part.separation} rounds apart"
+        f"{known}; a user's rounds: at most {part.possible}, at least "
+        f"{part.separation} apart"
     )
+
+
+def _wrapped(text: str) -> list[tuple[bool, str]]:
+    """The lines of a value, and whether each is its first."""
+    return [(i == 0, part) for i, part in enumerate(textwrap.wrap(text, _COLUMNS))]
 
 
 def _show(value: float | None) -> str:

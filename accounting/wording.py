@@ -48,12 +48,24 @@ SAMPLER = {
 
 NOISE = {
     Noise.INDEPENDENT: "independent in every round",
-    Noise.TREE: "tree aggregation (DP-FTRL): a node of a binary tree over the rounds "
-    "has its own noise, a round releases the change of the noisy running sum",
-    Noise.BANDED: "banded matrix factorisation: the noise of a round subtracts part of "
-    "the noise of the rounds before",
+    Noise.TREE: "tree aggregation (DP-FTRL): a round releases the change of a running "
+    "sum with tree noise",
+    Noise.BANDED: "banded matrix factorisation: a round takes back part of the noise "
+    "of the rounds before",
 }
 """How the noise of different rounds is related."""
+
+
+def sampling(mechanism: SampledGaussian) -> str:
+    """How the users of a round are drawn, as it was really done."""
+    if mechanism.bands is None or mechanism.sampler in EVERY_ROUND_OR_EPOCH:
+        return SAMPLER[mechanism.sampler]
+    q = mechanism.accounted_sampling_probability
+    return (
+        "seats are permuted and cut into virtual clients once; clients belong to "
+        f"{len(mechanism.bands)} groups, a round draws those of one group in turn, "
+        f"each independently with probability {q:.6g}"
+    )
 
 
 def pair(mechanism: SampledGaussian) -> str:

@@ -1,9 +1,8 @@
 """DP-FedAvg as a task: the classifier is aggregated together with the backbone.
 
 The baseline that DP-FedEmb is compared with (McMahan et al. 2018, arXiv:1710.06963).
-The
-head is moved into the backbone, in the data set's label space, so that clipping, noise
-and partial aggregation cover it without a line of their own.
+The head is moved into the backbone, in the data set's label space, so that clipping,
+noise and partial aggregation cover it without a line of their own.
 """
 
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from fedemb.data import Examples
 from fedemb.errors import UserError
+from fedemb.heads import one_hot, per_view, weighted_mean
 from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
 
 
@@ -83,20 +83,20 @@ class AggregatedHeadTask:
         return self.task.prepare(examples, seeds)
 
     def features(self, backbone: nn.Module, batch: Batch) -> Features:
-        """The loss of every row by itself, `[B]`, under the aggregated head."""
+        """Log-probabilities `[B, ..., K]` of the classes under the aggregated head."""
         joined = cast(_Joined, backbone)
         features = cast(Tensor, self.task.features(joined.backbone, batch))
         logits: Tensor = joined.head.logits(features)  # type: ignore[operator]
         return nn.functional.log_softmax(logits, dim=-1)
 
     def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
-        """Cross-entropy, mean over the rows that count."""
-        from fedemb.heads import one_hot, weighted_mean
-
+        """Cross-entropy, mean over the rows that count and their views."""
         del head
         scores = cast(Tensor, features)
-        chosen = one_hot(batch["label"], scores.shape[-1], scores.dtype)
-        return weighted_mean(-(scores * chosen).sum(-1), batch["weight"])
+        label = per_view(batch["label"], scores)
+        chosen = one_hot(label, scores.shape[-1], scores.dtype)
+        weight = per_view(batch["weight"], scores)
+        return weighted_mean(-(scores * chosen).sum(-1), weight)
 
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
         """Embeddings of the backbone, without the head."""

@@ -29,8 +29,8 @@ class LinearHead(nn.Module):
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy, mean over the rows that count and their views."""
         logits = _mask_classes(self.logits(features), batch["classes"])
-        losses = _cross_entropy(logits, _per_view(batch["label"], features))
-        return weighted_mean(losses, _per_view(batch["weight"], features))
+        losses = _cross_entropy(logits, per_view(batch["label"], features))
+        return weighted_mean(losses, per_view(batch["weight"], features))
 
 
 class CosineHead(LinearHead):
@@ -84,10 +84,10 @@ class ClassMeansHead(nn.Module):
         to_own = (unit * unit_rows(others)).sum(-1, keepdim=True)
         similarity = torch.where((member > 0)[:, None], to_own, similarity)
         logits = torch.where(counts > 0, similarity / self.temperature, _NEVER)
-        counted = _per_view(weight, views)
+        counted = per_view(weight, views)
         if views.shape[1] == 1:
             counted = torch.where(alone[..., 0], 0.0, counted)
-        return weighted_mean(_cross_entropy(logits, _per_view(label, views)), counted)
+        return weighted_mean(_cross_entropy(logits, per_view(label, views)), counted)
 
 
 def unit_rows(values: Tensor) -> Tensor:
@@ -106,6 +106,13 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum() / weight.sum().clamp(min=1e-12)
 
 
+def per_view(values: Tensor, features: Tensor) -> Tensor:
+    """A row's value for each of its views: `[B, V]` of `[B]` if features have views."""
+    if features.dim() == 2:
+        return values
+    return values[:, None].expand(features.shape[:2])
+
+
 def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """`[...]` -> `[..., classes]`, without checks that `torch.func` cannot trace."""
     return (labels[..., None] == torch.arange(classes, device=labels.device)).to(dtype)
@@ -119,10 +126,3 @@ def _mask_classes(logits: Tensor, classes: Tensor) -> Tensor:
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     chosen = one_hot(labels, logits.shape[-1], logits.dtype)
     return -(F.log_softmax(logits, dim=-1) * chosen).sum(-1)
-
-
-def _per_view(values: Tensor, features: Tensor) -> Tensor:
-    """`[B]` as `[B, V]` where features are `[B, V, D]`, else as it is."""
-    if features.dim() == 2:
-        return values
-    return values[:, None].expand(features.shape[:2])

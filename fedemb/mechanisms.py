@@ -264,6 +264,36 @@ def banded_noise(
     return BandedNoise(strategy=BandedStrategy(bands=tuple(weights), rounds=rounds))
 
 
+def make_noise(
+    name: str,
+    sampled: SampledGaussian,
+    *,
+    rounds: int,
+    restart_every: int | None = None,
+    bands: int | None = None,
+) -> Mechanism:
+    """The noise mechanism called `name`: gaussian, tree or banded.
+
+    Args:
+        name: as in `fedemb simulate --mechanism`.
+        sampled: the sampler's record; its noise multiplier does not matter.
+        rounds: of the whole run.
+        restart_every: rounds until correlated noise starts afresh; None is never.
+        bands: of banded noise; None takes what sampler and rounds allow.
+
+    Raises:
+        UserError: if there is no such noise, or nothing is proved for the two together.
+    """
+    length = restart_every or rounds
+    if name == "tree":
+        return TreeNoise(restart_every=length)
+    if name == "banded":
+        return banded_noise(sampled, rounds=length, bands=bands)
+    if name == "gaussian":
+        return GaussianNoise()
+    raise UserError(f"mechanism={name!r} must be gaussian, tree or banded.")
+
+
 def _with_noise(sampled: SampledGaussian, **numbers: object) -> SampledGaussian:
     try:
         return replace(sampled, **numbers)  # type: ignore[arg-type]

@@ -110,6 +110,36 @@ def make_sampler(
     )
 
 
+def usual_sampler(mechanism: str) -> Sampler:
+    """The sampler that a noise mechanism gets if none is asked for.
+
+    Tree noise needs users to keep apart; everything else is amplified by sampling.
+    """
+    return Sampler.CYCLIC if mechanism == "tree" else Sampler.POISSON_VIRTUAL_CLIENTS
+
+
+def groups_for(
+    mechanism: str,
+    name: Sampler,
+    *,
+    population: int,
+    users_per_round: float,
+    rounds: int,
+    bands: int | None,
+) -> int:
+    """Groups that Poisson sampling draws from in turn: as many as the noise has bands.
+
+    One unless the noise is banded. By default `USUAL_GROUPS`, or what still fits.
+    """
+    if mechanism != "banded" or name is not Sampler.POISSON_VIRTUAL_CLIENTS:
+        return 1
+    fit = min(USUAL_GROUPS, int(population / users_per_round), rounds)
+    return bands or max(1, fit)
+
+
+USUAL_GROUPS = 8
+"""More groups correlate more noise away, fewer are amplified better."""
+
 SAMPLERS: tuple[type[Seats], ...] = (
     PoissonVirtualClients,
     PoissonUsers,

@@ -40,6 +40,11 @@ _BUILT_IN: Mapping[str, str] = {
     "mobilenet_v2": "model_zoo.image.systems:MOBILENET_V2",
     "resnet50": "model_zoo.image.systems:RESNET50",
     "efficientnet_lite0": "model_zoo.image.systems:EFFICIENTNET_LITE0",
+    "cv_mim": "model_zoo.cv_mim.system:CV_MIM",
+    "univrd": "model_zoo.univrd.systems:UNIVRD",
+    "videoglue": "model_zoo.videoglue.card:VIDEOGLUE",
+    "const_cl": "model_zoo.const_cl.card:CONST_CL",
+    "g_vilm": "model_zoo.g_vilm.card:G_VILM",
     "deeplab2": "model_zoo.deeplab2.card:DEEPLAB2",
     "imagen3": "model_zoo.imagen3.card:IMAGEN3",
 }

@@ -104,26 +104,30 @@ def layered(
     """Resolve a configuration from names and overrides.
 
     The recipe of the data set is the base; a system's own recipe comes on top of it, a
-    named recipe on top of that, then the overrides in order.
+    named recipe on top of that, then the overrides in order. The table `without_noise`
+    of the topmost recipe holds what else it sets for runs with a noise multiplier of 0.
 
     Raises:
         UserError: for unknown recipes, sections or keys, or values out of range.
     """
-    layers: list[Mapping[str, Mapping[str, Any]]] = []
     asked = _system_name(model) if model else ""
     if dataset is None and asked:
         dataset = registry.get(asked).default_dataset
     base = (dataset or "").partition(":")[0]
-    for name in dict.fromkeys([base if base in recipe_names() else "own-data", asked]):
-        if name in recipe_names():
-            layers.append(recipe(name))
+    names = [base if base in recipe_names() else "own-data", asked]
+    recipes = [recipe(n) for n in dict.fromkeys(names) if n in recipe_names()]
     if named_recipe:
-        layers.append(recipe(named_recipe))
+        recipes.append(recipe(named_recipe))
+    silent = [layer.pop("without_noise", {}) for layer in recipes][-1]
+    named: list[Mapping[str, Mapping[str, Any]]] = []
     if dataset:
-        layers.append({"data": {"name": dataset}})
+        named.append({"data": {"name": dataset}})
     if model:
-        layers.append({"model": {"name": model}})
-    return resolve(*layers, *overrides)
+        named.append({"model": {"name": model}})
+    found = resolve(*recipes, *named, *overrides)
+    if found.privacy.noise_multiplier != 0:
+        return found
+    return resolve(*recipes, silent, *named, *overrides)
 
 
 def assemble(configuration: Configuration) -> Assembly:
@@ -149,9 +153,10 @@ def assemble(configuration: Configuration) -> Assembly:
     )
     configuration = completed(configuration, dataset.num_users)
     system = registry.get(model.name)
+    aggregated = configuration.run.baseline == "dp-fedavg"
     options = TaskOptions(
-        head=model.head,
-        label_space=model.label_space,
+        head=model.head or ("linear" if aggregated else None),
+        label_space=model.label_space or ("global" if aggregated else None),
         embedding_dim=model.embedding_dim,
         trainable=model.trainable,
         temperature=model.temperature,
@@ -160,7 +165,7 @@ def assemble(configuration: Configuration) -> Assembly:
         always_normalize=model.always_normalize,
     )
     stages = system.build(data=facts(dataset), options=options)
-    if configuration.run.baseline == "dp-fedavg":
+    if aggregated:
         stages = tuple(replace(s, task=AggregatedHeadTask(s.task)) for s in stages)
     return Assembly(configuration, dataset, system, stages)
 

@@ -1,24 +1,15 @@
-"""The plan of a run that was made, from its statement alone: no data is needed."""
+"""The plan of a run that was made, from its folder alone: no data is needed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from accounting import SampledGaussian, Sampler
-from accounting.mechanism import Noise
-from fedemb.clipping import AdaptiveClipping
+from accounting import SampledGaussian
 from fedemb.errors import UserError
 from fedemb.plan import PrivacyPlan
-from fedemb.samplers import make_sampler
+from simulations.assembly import configuration_from_toml
 from simulations.folder import RunFolder
-
-AUDITED = (
-    Sampler.POISSON_VIRTUAL_CLIENTS,
-    Sampler.POISSON_USERS,
-    Sampler.FIXED_SIZE,
-    Sampler.FULL_PARTICIPATION,
-)
-"""Samplers whose rounds are accounted one by one."""
+from simulations.promise import make_promise
 
 
 @dataclass(frozen=True)
@@ -47,46 +38,32 @@ class AuditedRun:
         folder = RunFolder.open(path)
         statement = folder.read_json("privacy_statement.json")
         try:
-            return _read(statement)
+            return _read(path, statement)
+        except UserError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{path / 'privacy_statement.json'} is not a privacy statement of "
-                f"this version: {error}."
+                f"{path} holds no configuration and privacy statement of this version: "
+                f"{error}."
             ) from error
 
 
-def _read(statement: dict[str, Any]) -> AuditedRun:
+def _read(path: Path, statement: dict[str, Any]) -> AuditedRun:
     claimed = SampledGaussian.from_json(statement["mechanism"])
-    independent = claimed.noise is Noise.INDEPENDENT and claimed.sampler in AUDITED
-    if claimed.unit.value != "user" or not independent:
+    configuration = configuration_from_toml((path / "config.toml").read_text())
+    if configuration.run.baseline == "dp-sgd":
         raise UserError(
-            f"unit={claimed.unit.value!r}, sampler={claimed.sampler.value!r} and "
-            f"noise={claimed.noise.value!r} cannot be audited: the audit attacks "
-            "rounds that are accounted one by one, with users drawn by "
-            f"{', '.join(AUDITED)}."
+            "the DP-SGD baseline was not run by federated rounds, which alone are "
+            "audited; choose another run."
         )
     really = statement["really_run"] or statement
     # A claim for a larger population has cohort and noise larger by the same factor.
     noise = really["noise_multiplier"]
     factor = claimed.noise_multiplier / noise if noise else 1.0
-    sampler = make_sampler(
-        claimed.sampler,
-        population=round(claimed.population / factor),
-        users_per_round=claimed.users_per_round / factor,
-        users_per_virtual_client=claimed.users_per_virtual_client,
-    )
+    promise = make_promise(configuration, round(claimed.population / factor))
     stated = really["epsilon"]
     return AuditedRun(
-        plan=PrivacyPlan(
-            sampler=sampler,
-            rounds=really["rounds"],
-            clip_norm=statement["clip_norm"],
-            noise_multiplier=noise,
-            delta=really["delta"],
-            adaptive_clipping=(
-                AdaptiveClipping() if statement["adaptive_clipping"] else None
-            ),
-        ),
-        extrapolated=statement["really_run"] is not None,
+        plan=replace(promise.plan, noise_multiplier=noise, delta=really["delta"]),
+        extrapolated=promise.extrapolated,
         stated_epsilon=float("inf") if stated is None else stated,
     )

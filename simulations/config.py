@@ -105,11 +105,14 @@ class PrivacyConfig:
             is six standard deviations above the expected number.
         users_per_round: expected users in a round; None is a quarter of the users of
             the data, and 2,048 at most.
-        users_per_virtual_client: users that are clipped together. None is a rule: 1
-            with noise, where a second user doubles the sensitivity and halves the terms
-            of the mean; without noise (z = 0) a quarter of the cohort and 32 at most,
-            so that users who share classes meet. The rule multiplies
-            `local.batch_size` by its choice.
+        users_per_virtual_client: users that are clipped together; None is 1, where
+            every update counts in the mean and sensitivity is C, or follows from
+            `users_meeting`.
+        users_meeting: users that share a virtual client if `users_per_virtual_client`
+            is None, at most a third of the cohort. They meet those who know the same
+            classes, which teaches more where no noise is added. A round then has three
+            virtual clients unless `users_per_round` is given, and `local.batch_size`
+            counts for each user.
         clip_norm: C.
         adaptive_clipping: follow the median norm, from C.
         accountant: `pld` or `rdp`.
@@ -127,6 +130,7 @@ class PrivacyConfig:
     truncated_users_per_round: int | None = None
     users_per_round: float | None = None
     users_per_virtual_client: int | None = None
+    users_meeting: int = 1
     clip_norm: float = 1.0
     adaptive_clipping: bool = False
     accountant: str = "pld"
@@ -143,9 +147,10 @@ class PrivacyConfig:
                 "without "
                 "privacy use --noise-multiplier 0."
             )
-        u = self.users_per_virtual_client
-        if u is not None and u < 1:
-            raise UserError(f"users_per_virtual_client={u} must be at least 1.")
+        for name in ("users_per_virtual_client", "users_meeting"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be at least 1.")
         self._check_mechanism()
         if self.accountant not in ("pld", "rdp"):
             raise UserError(f"accountant={self.accountant!r} must be pld or rdp.")
@@ -237,7 +242,7 @@ class RunConfig:
         rounds: T.
         runner: `inline`, `processes` or `flower`.
         workers: processes or Flower nodes; None is one per core.
-        engine: `auto`, `serial`, `vectorized` or `shared`.
+        engine: `auto`, `serial`, `flat`, `stacked`, `vectorized` or `shared`.
         seed: None draws all secrets from the operating system.
         ledger: the population's ledger; None is the run folder's own.
         budget: epsilon that a shared ledger must never exceed; None is the run's
@@ -263,7 +268,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("runner", self.runner, ("inline", "processes", "flower")),
-            ("engine", self.engine, ("auto", "serial", "vectorized", "shared")),
+            (
+                "engine",
+                self.engine,
+                ("auto", "serial", "flat", "stacked", "vectorized", "shared"),
+            ),
             ("baseline", self.baseline, ("none", "dp-fedavg", "dp-sgd")),
         ):
             if value not in choices:

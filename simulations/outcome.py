@@ -98,6 +98,7 @@ def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
         "baseline": run.baseline,
         "privacy": outcome.statement.claimed.to_dict()
         | {
+            "unit": outcome.statement.claimed.mechanism.unit.value,
             "target_epsilon": outcome.statement.target_epsilon,
             "epsilon_spent": spent if math.isfinite(spent) else None,
             "extrapolated": outcome.statement.extrapolated,

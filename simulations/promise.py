@@ -12,14 +12,12 @@ from accounting import (
 from accounting.mechanism import ALLOCATED
 from fedemb.clipping import AdaptiveClipping
 from fedemb.errors import UserError
-from fedemb.mechanisms import GaussianNoise, Mechanism, TreeNoise, banded_noise
+from fedemb.mechanisms import make_noise
 from fedemb.plan import PrivacyPlan
-from fedemb.samplers import AnySampler, make_sampler
+from fedemb.samplers import AnySampler, groups_for, make_sampler, usual_sampler
 from simulations.config import Configuration, PrivacyConfig
 
 _LARGEST_DEFAULT_COHORT = 2048
-_MOST_USERS_TOGETHER = 32  # in one virtual client, where no noise is asked for
-_DEFAULT_GROUPS = 8
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,17 @@ def make_promise(configuration: Configuration, num_users: int) -> Promise:
             "data; leave it out, or use data with fewer users."
         )
     factor = population / num_users
-    sampler = _sampler(privacy, num_users, 1.0)
-    noise = _noise(privacy, sampler.mechanism(1.0), run.rounds)
-    claimed = noise.accounted(_sampler(privacy, population, factor).mechanism(1.0))
+    groups = _groups(privacy, num_users, run.rounds)
+    sampler = _sampler(privacy, num_users, groups)
+    noise = make_noise(
+        privacy.mechanism,
+        sampler.mechanism(1.0),
+        rounds=run.rounds,
+        restart_every=privacy.restart_every,
+        bands=privacy.bands,
+    )
+    larger = _sampler(privacy, population, groups, factor)
+    claimed = noise.accounted(larger.mechanism(1.0))
     delta = privacy.delta if privacy.delta is not None else default_delta(population)
     if privacy.noise_multiplier is not None:
         claimed = claimed.with_noise_multiplier(privacy.noise_multiplier * factor)
@@ -95,34 +101,31 @@ def completed(configuration: Configuration, num_users: int) -> Configuration:
     gets the cyclic one and everything else Poisson sampling of virtual clients.
     """
     privacy, local = configuration.privacy, configuration.local
-    u = privacy.users_per_virtual_client
-    tree = privacy.mechanism == "tree"
-    usual = Sampler.CYCLIC if tree else Sampler.POISSON_VIRTUAL_CLIENTS
-    name = privacy.sampler or usual
+    u, meeting = privacy.users_per_virtual_client, privacy.users_meeting
+    name = privacy.sampler or usual_sampler(privacy.mechanism)
     cohort = privacy.users_per_round
     if cohort is None and name is Sampler.FULL_PARTICIPATION:
         cohort = float(num_users)
     if cohort is None:
-        wanted = min(_LARGEST_DEFAULT_COHORT, max(num_users // 4, 1))
+        most = _LARGEST_DEFAULT_COHORT if u or meeting == 1 else 3 * meeting
+        wanted = min(most, max(num_users // 4, 1))
         cohort = float(min(num_users, -(-wanted // (u or 1)) * (u or 1)))
     if u is None:
-        u = 1
-        if privacy.noise_multiplier == 0:
-            u = max(1, min(_MOST_USERS_TOGETHER, int(cohort) // 4))
+        u = max(1, min(meeting, int(cohort) // 3))
         local = replace(local, batch_size=local.batch_size * u)
     privacy = replace(
         privacy, sampler=name, users_per_round=cohort, users_per_virtual_client=u
     )
     if name in ALLOCATED and num_users >= cohort:
-        drawn = _sampler(privacy, num_users, 1.0)
+        drawn = _sampler(privacy, num_users)
         privacy = replace(
             privacy,
             users_per_round=drawn.users_per_round,
             rounds_per_period=drawn.mechanism(1.0).period,
         )
-    if _amplified(privacy) and privacy.bands is None:
-        fit = min(_DEFAULT_GROUPS, int(num_users / cohort), configuration.run.rounds)
-        privacy = replace(privacy, bands=max(1, fit))
+    groups = _groups(privacy, num_users, configuration.run.rounds)
+    if groups > 1:
+        privacy = replace(privacy, bands=groups)
     return replace(configuration, privacy=privacy, local=local)
 
 
@@ -142,29 +145,28 @@ def whole_periods(plan: PrivacyPlan, rounds: Sequence[int]) -> None:
             )
 
 
-def _sampler(privacy: PrivacyConfig, population: int, factor: float) -> AnySampler:
+def _sampler(
+    privacy: PrivacyConfig, population: int, groups: int = 1, factor: float = 1.0
+) -> AnySampler:
     """The sampler at `factor` times the cohort."""
     most = privacy.truncated_users_per_round
     return make_sampler(
-        privacy.sampler or Sampler.POISSON_VIRTUAL_CLIENTS,
+        privacy.sampler or usual_sampler(privacy.mechanism),
         population=population,
         users_per_round=(privacy.users_per_round or 0.0) * factor,
         users_per_virtual_client=privacy.users_per_virtual_client or 1,
         truncated_users_per_round=None if most is None else int(most * factor),
         rounds_per_period=privacy.rounds_per_period,
-        groups=(privacy.bands or 1) if _amplified(privacy) else 1,
+        groups=groups,
     )
 
 
-def _noise(privacy: PrivacyConfig, sampled: SampledGaussian, rounds: int) -> Mechanism:
-    length = privacy.restart_every or rounds
-    if privacy.mechanism == "tree":
-        return TreeNoise(restart_every=length)
-    if privacy.mechanism == "banded":
-        return banded_noise(sampled, rounds=length, bands=privacy.bands)
-    return GaussianNoise()
-
-
-def _amplified(privacy: PrivacyConfig) -> bool:
-    poisson = privacy.sampler is Sampler.POISSON_VIRTUAL_CLIENTS
-    return poisson and privacy.mechanism == "banded"
+def _groups(privacy: PrivacyConfig, population: int, rounds: int) -> int:
+    return groups_for(
+        privacy.mechanism,
+        privacy.sampler or usual_sampler(privacy.mechanism),
+        population=population,
+        users_per_round=privacy.users_per_round or 1.0,
+        rounds=rounds,
+        bands=privacy.bands,
+    )

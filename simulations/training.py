@@ -34,8 +34,8 @@ from simulations.runners import Connect, with_runner
 
 NOTHING_LEARNED = (
     "The update is exactly zero: nothing is learned. With class means as the head "
-    "every virtual client needs two examples of some class; use --set "
-    "model.head=linear or more --users-per-virtual-client."
+    "every virtual client needs two examples of some class, or views of one; use --set "
+    "model.views=2 or more --users-per-virtual-client."
 )
 TYPICAL_ROWS = 16  # of one user, for the self-measurement on public rows
 
@@ -214,7 +214,8 @@ class _Watch:
         progress.diagnostics += report.diagnostics
         name = trainer.assembly.stages[self._stage].name
         trainer.listener.round(name, report, seconds)
-        if report.update_norm == 0 and progress.rounds == 1:
+        trained = progress.diagnostics.clients > 0
+        if report.update_norm == 0 and trained and progress.rounds == 1:
             trainer.listener.notice(NOTHING_LEARNED)
         self._layout.load(self._backbone, self._optimizer.release(state))
         every = trainer.assembly.configuration.run.evaluate_every

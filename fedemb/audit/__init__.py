@@ -2,6 +2,7 @@
 
 from fedemb.audit.audit import AuditSettings, audit
 from fedemb.audit.canaries import Canaries, CanaryRunner
+from fedemb.audit.planted import trained
 from fedemb.audit.releases import Pipeline, release
 from fedemb.audit.report import AuditReport, Estimate, LowerBound, Premise
 
@@ -16,4 +17,5 @@ __all__ = [
     "Premise",
     "audit",
     "release",
+    "trained",
 ]

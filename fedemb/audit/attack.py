@@ -19,15 +19,16 @@ def aligned(releases: Tensor) -> Floats:
 def log_likelihood_ratio(x: Floats, plan: PrivacyPlan) -> Floats:
     """Log of how much likelier the observations are with the canary, `[...]`.
 
-    Optimal where rounds are independent and the canary is alone in its direction
-    (Neyman and Pearson): (1-q) N(0, z^2) + q N(1, z^2) against N(0, z^2), or against
-    its mirror image where the canary is antipodal.
+    Optimal where rounds and their noise are independent and the canary is alone in its
+    direction (Neyman and Pearson): (1-q) N(0, z^2) + q N(1, z^2) against N(0, z^2), or
+    against its mirror image where the canary is antipodal.
 
     Args:
         x: aligned observations in the canary's direction, `[..., T]`.
         plan: public numbers.
     """
-    z, q = plan.value_noise_multiplier, plan.mechanism.sampling_probability
+    z = np.array([plan.noise_of_round(t) for t in range(x.shape[-1])])
+    q = plan.mechanism.sampling_probability
     with np.errstate(divide="ignore"):
         log_out, log_in = np.log1p(-q), np.log(q)
 

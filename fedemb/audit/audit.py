@@ -44,8 +44,12 @@ class AuditSettings:
     confidence: float = 0.999
 
     @staticmethod
-    def for_plan(plan: PrivacyPlan) -> "AuditSettings":
+    def for_plan(plan: PrivacyPlan, *, training: bool = False) -> "AuditSettings":
         """Settings with which an audit of `plan` takes about a minute.
+
+        Args:
+            plan: what is audited.
+            training: whether virtual clients are really trained.
 
         Example:
             >>> from fedemb.cohort import PoissonVirtualClients
@@ -57,7 +61,10 @@ class AuditSettings:
             (400, 75)
         """
         # Drawing a cohort costs as much as the rest of a round at some 2,000 users.
-        affordable = _ROUNDS_A_MINUTE / (1 + plan.sampler.users_per_round / 2000)
+        cost = 1 + plan.sampler.users_per_round / 2000
+        if training:
+            cost += plan.expected_clients / 50
+        affordable = _ROUNDS_A_MINUTE / cost
         rounds = max(1, min(plan.rounds, 100, int(affordable / _FEWEST_RUNS)))
         runs = int(min(4000, max(_FEWEST_RUNS, affordable / rounds)))
         return AuditSettings(runs=runs, rounds=rounds)

@@ -20,7 +20,9 @@ from fedemb.cohort import Cohort
 from fedemb.plan import PrivacyPlan
 from fedemb.randomness import KeyStream, RootKey
 
-_BEYOND_THE_CLIP = 8.0
+BEYOND_THE_CLIP = 8.0
+"""Norm of a malicious update before clipping, in clip norms."""
+
 _GROUPS_TOLD = 16
 
 
@@ -122,7 +124,7 @@ class CanaryRunner:
         votes = np.zeros((len(rows), lattice.dimension), np.float32)
         np.add.at(votes, (numbered, directions), signs)
         norms = np.linalg.norm(votes, axis=1, keepdims=True)
-        scale = (-1) ** round_index * _BEYOND_THE_CLIP * lattice.clip_norm
+        scale = (-1) ** round_index * BEYOND_THE_CLIP * lattice.clip_norm
         return torch.from_numpy(votes * (scale / np.maximum(norms, 1)))
 
     def _votes(

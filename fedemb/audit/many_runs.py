@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from accounting import EpsilonReport
 from accounting.audit_profile import choose_rules, noise_epsilon, profile_epsilon
+from accounting.mechanism import Noise
 from fedemb.audit.attack import Floats, aligned, scores
 from fedemb.audit.canaries import Canaries, coins
 from fedemb.audit.releases import Pipeline
@@ -47,7 +48,9 @@ def many_runs(
         seen[i] = aligned(pipeline(plan, canary, own, _DIMENSION))
         progress(i + 1, runs)
     found = scores(seen, plan)
-    noise = seen[:, :, 2:] / plan.value_noise_multiplier
+    # Correlated noise has independent values within a round only.
+    alone = seen if plan.mechanism.noise is Noise.INDEPENDENT else seen[:, :1]
+    noise = alone[:, :, 2:] / plan.noise_of_round(0)
     return (
         *_by_membership(found, present, claimed, confidence),
         _by_noise(noise, claimed, confidence),

@@ -29,6 +29,7 @@ def release(
     key: RootKey,
     dimension: int,
     runner: ClientRunner | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Releases of the real pipeline, in units of the clip norm on the sum.
 
@@ -42,13 +43,14 @@ def release(
         key: root of the run's randomness; every run has its own.
         dimension: P, trained parameters.
         runner: trains the virtual clients; by default `CanaryRunner`.
+        dtype: of the backbone; float64 shows releases to the last lattice step.
 
     Returns:
         float64 `[T, P]`: N(0, z^2) per coordinate, plus what clients contributed.
     """
     runner = runner or CanaryRunner(canaries=canaries)
     optimizer = ServerSGD(learning_rate=1.0, momentum=0.0)
-    theta = torch.zeros(dimension, dtype=torch.float64)
+    theta = torch.zeros(dimension, dtype=dtype)
     state = ServerState(0, theta, optimizer.init(theta), plan.clip_norm)
     seen = torch.empty(plan.rounds, dimension, dtype=torch.float64)
     for t in range(plan.rounds):

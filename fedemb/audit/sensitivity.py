@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from accounting import DominatingPair, SampledGaussian
+from accounting import Adjacency, SampledGaussian
 from fedemb.audit.canaries import Canaries
 from fedemb.audit.releases import Pipeline
 from fedemb.audit.report import Premise
@@ -62,6 +62,6 @@ def sensitivity(
 
 
 def _allowed(claim: SampledGaussian) -> float:
-    """Distance of the dominating pair, in clip norms."""
-    halved = claim.accounted_noise_multiplier < claim.noise_multiplier
-    return 2.0 if halved or claim.dominating_pair is DominatingPair.REPLACE_ONE else 1.0
+    """How far one user may move a round, in clip norms."""
+    replaced = claim.adjacency is Adjacency.REPLACE_ONE
+    return 2.0 if replaced or claim.users_per_virtual_client > 1 else 1.0

@@ -6,12 +6,37 @@ from typing import Annotated, Any
 
 import typer
 
+from fedemb.cli import answers
+
 Population = Annotated[int, typer.Option(help="Users that are sampled from.")]
 PerRound = Annotated[float, typer.Option(help="Expected users in a round.")]
 Rounds = Annotated[int, typer.Option(help="Rounds of training.")]
 Delta = Annotated[float | None, typer.Option(help="Default: population ** -1.1.")]
 PerClient = Annotated[int, typer.Option(help="Users trained and clipped together.")]
-SamplerName = Annotated[str, typer.Option(help="How users are drawn.")]
+Noise = Annotated[
+    float, typer.Option(help="Noise on the sum, relative to the clip norm.")
+]
+SamplerName = Annotated[
+    str | None,
+    typer.Option(
+        help="How users are drawn. Default: poisson-virtual-clients, and cyclic for "
+        "tree noise."
+    ),
+]
+MechanismName = Annotated[
+    str, typer.Option(help="Noise: gaussian (independent), tree or banded.")
+]
+RestartEvery = Annotated[
+    int | None, typer.Option(help="Rounds until correlated noise starts afresh.")
+]
+Bands = Annotated[int | None, typer.Option(help="Bands of banded noise.")]
+PerPeriod = Annotated[
+    int | None,
+    typer.Option(help="Rounds of a period of random-allocation or balls-in-bins."),
+]
+Truncated = Annotated[
+    int | None, typer.Option(help="Users in a round at most, of truncated-poisson.")
+]
 Accountant = Annotated[str, typer.Option(help="pld (tight) or rdp.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output.")
@@ -32,13 +57,32 @@ def epsilon(
     population: Population,
     users_per_round: PerRound,
     rounds: Rounds,
-    noise_multiplier: Annotated[
-        float, typer.Option(help="Noise on the sum, relative to the clip norm.")
-    ],
+    noise_multiplier: Noise,
     delta: Delta = None,
     users_per_virtual_client: PerClient = 1,
-    sampler: SamplerName = "poisson-virtual-clients",
+    sampler: SamplerName = None,
+    mechanism: MechanismName = "gaussian",
+    restart_every: RestartEvery = None,
+    bands: Bands = None,
+    rounds_per_period: PerPeriod = None,
+    truncated_users_per_round: Truncated = None,
     accountant: Accountant = "pld",
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details",
+            help="Also: lower bound, other deltas, zCDP, Gaussian mu, trade-off curve.",
+        ),
+    ] = False,
+    best_of: Annotated[
+        float | None,
+        typer.Option(
+            help="Expected number of runs of which only the best is published."
+        ),
+    ] = None,
+    run_count: Annotated[
+        str, typer.Option(help="Its distribution: geometric, logarithmic or poisson.")
+    ] = "geometric",
     json_: AsJson = False,
 ) -> None:
     """What a run costs.
@@ -47,14 +91,33 @@ def epsilon(
     --noise-multiplier 0.65
     """
     with _arguments():
-        mechanism = _mechanism(
+        accounted = answers.accounted_mechanism(
             sampler,
             population,
             users_per_round,
             noise_multiplier,
             users_per_virtual_client,
+            mechanism,
+            rounds,
+            restart_every,
+            bands,
+            rounds_per_period,
+            truncated_users_per_round,
         )
-        _print_report(mechanism, rounds, delta, accountant, json_, {})
+        extra: dict[str, Any] = {}
+        if details:
+            extra |= answers.all_answers(
+                accounted, rounds, answers.delta_at(delta, population)
+            )
+        if best_of is not None:
+            extra |= answers.best_of_runs(
+                accounted,
+                rounds,
+                answers.delta_at(delta, population),
+                best_of,
+                run_count,
+            )
+        _print_report(accounted, rounds, delta, accountant, json_, extra)
 
 
 def calibrate(
@@ -62,31 +125,57 @@ def calibrate(
     users_per_round: PerRound,
     rounds: Rounds,
     epsilon: Annotated[float, typer.Option(help="Target; never exceeded.")],
+    solve_for: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            help="noise, rounds, users-per-round or population: what to solve for; "
+            "its own option is then a start, and ignored.",
+        ),
+    ] = "noise",
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="Needed unless --for noise.")
+    ] = None,
     delta: Delta = None,
     users_per_virtual_client: PerClient = 1,
-    sampler: SamplerName = "poisson-virtual-clients",
+    sampler: SamplerName = None,
+    mechanism: MechanismName = "gaussian",
+    restart_every: RestartEvery = None,
+    bands: Bands = None,
+    rounds_per_period: PerPeriod = None,
+    truncated_users_per_round: Truncated = None,
     accountant: Accountant = "pld",
     json_: AsJson = False,
 ) -> None:
-    """The least noise that reaches a target epsilon.
+    """The least noise or population, or the most rounds or users, for an epsilon.
 
     Example: fedemb calibrate --population 1000000 --users-per-round 2048 --rounds 100
     --epsilon 2
     """
-    from accounting import calibrate_noise_multiplier, default_delta
-
     with _arguments():
-        mechanism = calibrate_noise_multiplier(
-            _mechanism(
-                sampler, population, users_per_round, 1.0, users_per_virtual_client
-            ),
-            rounds=rounds,
-            target_epsilon=epsilon,
-            delta=default_delta(population) if delta is None else delta,
-            accountant=accountant,
+        if (solve_for == "noise") != (noise_multiplier is None):
+            raise ValueError(
+                f"--noise-multiplier {noise_multiplier} must be given for --for "
+                "rounds, users-per-round and population, and only then."
+            )
+        start = answers.accounted_mechanism(
+            sampler,
+            population,
+            users_per_round,
+            noise_multiplier or 1.0,
+            users_per_virtual_client,
+            mechanism,
+            rounds,
+            restart_every,
+            bands,
+            rounds_per_period,
+            truncated_users_per_round,
         )
-        extra = {"target_epsilon": epsilon}
-        _print_report(mechanism, rounds, delta, accountant, json_, extra)
+        found, count = answers.solved(
+            start, solve_for, rounds, epsilon, delta, accountant
+        )
+        extra = {"target_epsilon": epsilon, "solved_for": solve_for}
+        _print_report(found, count, delta, accountant, json_, extra)
 
 
 def show(
@@ -146,25 +235,6 @@ def verify(path: Annotated[Path, typer.Argument(help="The ledger.")]) -> None:
     print(f"{path} is intact: {len(ledger.entries())} entries.")
 
 
-def _mechanism(
-    sampler: str, population: int, users: float, noise: float, per_client: int
-) -> Any:
-    from accounting import SampledGaussian, Sampler
-
-    try:
-        chosen = Sampler(sampler)
-    except ValueError as error:
-        choices = ", ".join(s.value for s in Sampler)
-        raise ValueError(f"sampler={sampler!r} must be one of {choices}.") from error
-    return SampledGaussian(
-        sampler=chosen,
-        population=population,
-        users_per_round=users,
-        noise_multiplier=noise,
-        users_per_virtual_client=per_client,
-    )
-
-
 def _print_report(
     mechanism: Any,
     rounds: int,
@@ -173,12 +243,16 @@ def _print_report(
     as_json: bool,
     extra: dict[str, Any],
 ) -> None:
-    from accounting import default_delta
     from accounting import epsilon as epsilon_of
 
-    at = default_delta(mechanism.population) if delta is None else delta
+    at = answers.delta_at(delta, mechanism.population)
     report = epsilon_of(mechanism, rounds=rounds, delta=at, accountant=accountant)
     content = report.to_dict() | extra
+    if "solved_for" in extra:
+        content |= {
+            "population": mechanism.population,
+            "users_per_round": mechanism.users_per_round,
+        }
     if as_json:
         import json
 
@@ -187,11 +261,17 @@ def _print_report(
     width = max(map(len, content))
     for name, value in content.items():
         shown = "infinite" if value is None and name == "epsilon" else value
-        print(
-            f"{name:<{width}}  {shown:.6g}"
-            if isinstance(shown, float)
-            else f"{name:<{width}}  {shown}"
-        )
+        for line in shown if isinstance(shown, list) else [shown]:
+            print(f"{name:<{width}}  {_line(line)}")
+
+
+def _line(value: Any) -> str:
+    """A value of a report in one line."""
+    if isinstance(value, dict):
+        return "  ".join(f"{name} {_line(own)}" for name, own in value.items())
+    if value is None:
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 class _arguments:

@@ -59,6 +59,13 @@ def audit(
     sampler: Annotated[
         Text, typer.Option(help="Default: poisson-virtual-clients.")
     ] = None,
+    engine: Annotated[
+        Text,
+        typer.Option(
+            help="Train canaries through real local training by serial, vectorized or "
+            "shared. Slower; by default their updates are planted."
+        ),
+    ] = None,
     runs: Annotated[
         Whole, typer.Option(help="Runs with one canary. Default: about a minute.")
     ] = None,
@@ -83,9 +90,11 @@ def audit(
 
     Example: fedemb audit runs/inaturalist-20260101-120000
     """
+    from fedemb.audit import AuditSettings, release, trained
     from fedemb.audit import audit as attack
     from fedemb.cli.console import counting, print_json
     from fedemb.randomness import RootKey
+    from fedemb.runner import EngineChoice
 
     given = {
         "population": population,
@@ -119,14 +128,26 @@ def audit(
         source = "plan of a recipe"
     else:
         plan, source = _plan_of_numbers(asked), "plan of its own"
-    settings = _settings(plan, runs, canaries, audit_rounds, confidence)
+    pipeline = trained(EngineChoice(name=engine, chunk=64)) if engine else release
+    settings = _settings(
+        AuditSettings.for_plan(plan, training=engine is not None),
+        runs,
+        canaries,
+        audit_rounds,
+        confidence,
+    )
     key = RootKey.from_system() if seed is None else RootKey.from_seed(seed)
     with counting("runs") as progress:
         report = attack(
-            plan, key, settings=settings, stated_epsilon=stated, progress=progress
+            plan,
+            key,
+            settings=settings,
+            stated_epsilon=stated,
+            pipeline=pipeline,
+            progress=progress,
         )
     if json_:
-        print_json({"source": source, **report.to_dict()})
+        print_json({"source": source, "engine": engine, **report.to_dict()})
     else:
         _print(source, report)
     if report.violated:
@@ -170,15 +191,14 @@ def _plan_of_numbers(asked: Mapping[str, Any]) -> "PrivacyPlan":
     from fedemb.errors import UserError
     from fedemb.plan import PrivacyPlan
     from fedemb.samplers import make_sampler
-    from simulations.audited import AUDITED
 
     values = {**_QUICK, **asked}
     name, people = (
         values.get("sampler", "poisson-virtual-clients"),
         values["population"],
     )
-    if name not in AUDITED:
-        choices = ", ".join(AUDITED)
+    if name not in list(Sampler):
+        choices = ", ".join(Sampler)
         raise UserError(f"sampler={name!r} must be one of {choices}.")
     everybody = name == Sampler.FULL_PARTICIPATION
     chosen = make_sampler(
@@ -205,16 +225,16 @@ def _plan_of_numbers(asked: Mapping[str, Any]) -> "PrivacyPlan":
 
 
 def _settings(
-    plan: "PrivacyPlan",
+    minute: "AuditSettings",
     runs: int | None,
     canaries: int,
     rounds: int | None,
     confidence: float,
 ) -> "AuditSettings":
-    from fedemb.audit import AuditSettings
+    from dataclasses import replace
 
-    minute = AuditSettings.for_plan(plan)
-    return AuditSettings(
+    return replace(
+        minute,
         runs=minute.runs if runs is None else runs,
         canaries=canaries,
         rounds=minute.rounds if rounds is None else rounds,

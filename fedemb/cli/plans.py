@@ -43,7 +43,7 @@ def plan(
         compare_users_per_virtual_client,
         extrapolate,
     )
-    from accounting.planning import ASSUMPTION
+    from accounting.planning import ASSUMPTION, advice_on_users_per_client
     from fedemb.errors import UserError
 
     if picture is not None and picture.exists():
@@ -77,6 +77,7 @@ def plan(
         "assumption": ASSUMPTION,
         "plans": [row.to_dict() for row in rows],
         "users_per_virtual_client": [row.to_dict() for row in grouped],
+        "advice": advice_on_users_per_client(grouped),
     }
     if picture is not None:
         _draw(content["plans"], epsilon, picture)
@@ -85,6 +86,7 @@ def plan(
         return
     _table("same noise on the mean", content["plans"])
     _table("users per virtual client", content["users_per_virtual_client"])
+    print(content["advice"])
     print(ASSUMPTION)
 
 

@@ -25,14 +25,27 @@ def evaluate(
     dataset: Annotated[
         str | None, typer.Option(help="Another data set's held-out examples.")
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="videoglue: adapt a video encoder to generated problems in four ways."
+        ),
+    ] = None,
+    clips: Annotated[
+        int, typer.Option(help="Of each problem of a protocol, to adapt and to score.")
+    ] = 512,
+    steps: Annotated[int, typer.Option(help="Of each adaptation of a protocol.")] = 200,
     json_: AsJson = False,
 ) -> None:
-    """Metrics of a trained backbone on held-out examples.
+    """Metrics of a trained backbone on held-out examples, or by a protocol.
 
     Example: fedemb evaluate runs/inaturalist-20260101-120000
     """
     from simulations.trained import TrainedRun
 
+    if protocol is not None:
+        _by_protocol(run, protocol, clips, steps, json_)
+        return
     metrics = TrainedRun.open(run, dataset).evaluate()
     if json_:
         from fedemb.cli.console import print_json
@@ -41,6 +54,29 @@ def evaluate(
         return
     for name, value in metrics.items():
         print(f"{name:<24} {value:.4f}")
+
+
+def _by_protocol(run: Path, protocol: str, clips: int, steps: int, json_: bool) -> None:
+    from fedemb.cli.console import print_json
+    from fedemb.errors import UserError
+    from simulations.judging import judge_run
+
+    if protocol != "videoglue":
+        raise UserError(f"protocol={protocol!r} must be videoglue.")
+    if clips < 1 or steps < 1:
+        raise UserError(f"clips={clips} and steps={steps} must be at least 1.")
+
+    def told(adaptation: str, problem: str, score: float) -> None:
+        if not json_:
+            print(f"{adaptation:<12} {problem:<12} {score:6.2f} %")
+
+    found = judge_run(run, clips=clips, steps=steps, told=told)
+    if json_:
+        print_json(found)
+        return
+    for version in ("v1", "v3"):
+        print(f"VideoGLUE score, {version}: {found[f'videoglue_score_{version}']:.2f}")
+    print(f"{run / 'videoglue.json'}, {run / 'videoglue.svg'}")
 
 
 def embed(

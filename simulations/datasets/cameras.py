@@ -3,6 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from model_zoo.cv_mim.geometry import rotation
+
+__all__ = ["DISTANCE", "FOCAL", "JOINTS", "project", "rotation"]
+
 JOINTS = (
     "nose",
     "left shoulder",
@@ -27,30 +31,6 @@ FOCAL = 2.0
 """Focal length in units of the picture's side: two metres fill 0.8 of it."""
 
 
-def rotation(
-    azimuth: NDArray[np.float64],
-    elevation: NDArray[np.float64],
-    roll: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """World (x to her left, y up, z to her front) -> camera, `[..., 3, 3]`, in radians.
-
-    The person is turned by the azimuth about the vertical, then tipped by the elevation
-    about the camera's right, then turned by the roll about its axis.
-    """
-    zero, one = np.zeros_like(azimuth), np.ones_like(azimuth)
-
-    def stack(*rows: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
-        return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
-
-    ca, sa = np.cos(azimuth), np.sin(azimuth)
-    ce, se = np.cos(elevation), np.sin(elevation)
-    cr, sr = np.cos(roll), np.sin(roll)
-    about_y = stack((ca, zero, sa), (zero, one, zero), (-sa, zero, ca))
-    about_x = stack((one, zero, zero), (zero, ce, -se), (zero, se, ce))
-    about_z = stack((cr, -sr, zero), (sr, cr, zero), (zero, zero, one))
-    return np.asarray(about_z @ about_x @ about_y)
-
-
 def project(
     poses: NDArray[np.floating], camera: NDArray[np.floating]
 ) -> NDArray[np.float32]:
@@ -69,7 +49,7 @@ def project(
         [[[[[0.5, 0.10000000149011612]]]]]
     """
     turn = rotation(*np.moveaxis(np.asarray(camera, dtype=np.float64), -1, 0))
-    seen = np.einsum("nvij,ntkj->nvtki", turn, poses)
+    seen = np.asarray(poses)[:, None] @ turn[:, :, None].swapaxes(-1, -2)
     depth = np.maximum(DISTANCE - seen[..., 2], 0.5)
     x = 0.5 + FOCAL * seen[..., 0] / depth
     y = 0.5 - FOCAL * seen[..., 1] / depth

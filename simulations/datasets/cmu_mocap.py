@@ -51,8 +51,8 @@ def load(options: LoadOptions) -> InMemoryDataset:
     count = len({m for m, out in zip(labels, held_out, strict=True) if out})
     return by_user(
         fields={
-            "pose3d": poses.astype(np.float32),
             "keypoints": project(poses, camera),
+            "pose3d": poses.astype(np.float32),
             "camera": camera.astype(np.float32),
         },
         users=[window.subject for window in windows],

@@ -1,4 +1,7 @@
-"""`npz:PATH`: arrays `images`, `labels`, `users` and maybe `split` in one file."""
+"""`npz:PATH`: arrays `images`, `labels`, `users` and maybe `split` in one file.
+
+Omniglot's packed archives (`simulations.datasets.omniglot`) are read as they are.
+"""
 
 import zipfile
 from pathlib import Path
@@ -12,6 +15,7 @@ from simulations.datasets.arrays import as_images, resized
 from simulations.datasets.bad_rows import BadRows
 from simulations.datasets.grouping import by_user
 from simulations.datasets.listing import digest
+from simulations.datasets.omniglot import PACKED, is_packed, unpacked
 from simulations.datasets.partitions import is_partition
 from simulations.datasets.registry import LoadOptions
 from simulations.datasets.rows import clean_names, split_rows, users_of
@@ -34,7 +38,11 @@ def load(options: LoadOptions) -> InMemoryDataset:
     needed = [image_name, label_name]
     if not is_partition(user_name):
         needed.append(user_name)
-    arrays = read_arrays(Path(options.path), needed, optional=("split",))
+    path = Path(options.path)
+    if is_packed(members_of(path)):
+        arrays = unpacked(read_arrays(path, list(PACKED)), options.name)
+    else:
+        arrays = read_arrays(path, needed, optional=("split",))
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"{options.name}: arrays differ in length: {lengths}.")
@@ -78,19 +86,7 @@ def read_arrays(
         UserError: not an npz file, larger than `BYTES_LIMIT`, an array is missing,
             damaged, without rows, or holds Python objects.
     """
-    if not path.is_file():
-        raise NotAvailable(f"{path} does not exist.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(item.file_size for item in archive.infolist())
-            members = [item.filename.removesuffix(".npy") for item in archive.filelist]
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{path} is not an npz file: {error}.") from error
-    if claimed > BYTES_LIMIT:
-        raise UserError(
-            f"{path} unpacks to {claimed / 2**30:.1f} GiB, more than the limit of "
-            f"{BYTES_LIMIT >> 30} GiB; store smaller images or several files."
-        )
+    members = members_of(path)
     missing = [name for name in needed if name not in members]
     if missing:
         raise UserError(
@@ -113,3 +109,26 @@ def read_arrays(
             if arrays[name].ndim < 1:
                 raise UserError(f"{path}: array {name!r} is a single value, not rows.")
     return arrays
+
+
+def members_of(path: Path) -> list[str]:
+    """Names of the arrays of an npz file.
+
+    Raises:
+        NotAvailable: no such file.
+        UserError: not an npz file, or larger than `BYTES_LIMIT`.
+    """
+    if not path.is_file():
+        raise NotAvailable(f"{path} does not exist.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(item.file_size for item in archive.infolist())
+            members = [item.filename.removesuffix(".npy") for item in archive.filelist]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path} is not an npz file: {error}.") from error
+    if claimed > BYTES_LIMIT:
+        raise UserError(
+            f"{path} unpacks to {claimed / 2**30:.1f} GiB, more than the limit of "
+            f"{BYTES_LIMIT >> 30} GiB; store smaller images or several files."
+        )
+    return members

@@ -97,8 +97,8 @@ class Motions(Generated):
             axis=1,
         )
         return {
-            "pose3d": poses.astype(np.float32),
             "keypoints": project(poses, camera),
+            "pose3d": poses.astype(np.float32),
             "camera": camera.astype(np.float32),
         }
 

@@ -10,12 +10,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedemb.errors import UserError
+
+if TYPE_CHECKING:
+    from model_zoo.univrd.inference import Triplets
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,39 @@ class RelationImage:
                 f"{self.image}: boxes {self.boxes.shape} for {k} objects, or relations "
                 f"beyond them: {wrong[:1]}."
             )
+
+
+def annotated_triplets(
+    images: Sequence[RelationImage], phrases: Sequence[str]
+) -> "Triplets":
+    """Annotations in the form that `model_zoo.univrd.metrics` scores against.
+
+    Pictures are numbered in order; labels are places in `phrases`; boxes stay in
+    pixels. An action without an object has an object of NaN.
+
+    Raises:
+        UserError: for a relation whose phrase is not in `phrases`.
+    """
+    from model_zoo.univrd.inference import Triplets
+
+    place = {phrase: k for k, phrase in enumerate(phrases)}
+    rows = [(i, *r) for i, image in enumerate(images) for r in image.relations]
+    unknown = [phrase for _, _, phrase, _ in rows if phrase not in place]
+    if unknown:
+        raise UserError(f"the phrase {unknown[0]!r} is not among the {len(place)}.")
+    nothing = np.full(4, np.nan, dtype=np.float32)
+    ends = [
+        (images[i].boxes[s], images[i].boxes[o] if o >= 0 else nothing)
+        for i, s, _, o in rows
+    ]
+    boxes = np.array(ends, dtype=np.float32).reshape(-1, 2, 4)[..., [1, 0, 3, 2]]
+    return Triplets(
+        np.array([row[0] for row in rows], dtype=np.int64),
+        boxes[:, 0],
+        boxes[:, 1],
+        np.array([place[row[2]] for row in rows], dtype=np.int64),
+        np.ones(len(rows), dtype=np.float32),
+    )
 
 
 def read_hico(path: Path) -> list[RelationImage]:

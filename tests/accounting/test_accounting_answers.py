@@ -193,6 +193,7 @@ def test_a_statement_says_what_a_reviewer_asks():
         assert fact in text
     assert max(len(line) for line in text.splitlines()) < 160
     record = json.loads(statement().dumps())
+    assert record["setting"].startswith("central")
     assert record["schema"] == "fedemb-privacy-statement-1"
     assert record["epsilon"] == pytest.approx(1.49, abs=0.01)
     assert record["epsilon_at_delta"][0]["delta"] == 1e-5
@@ -227,3 +228,37 @@ def test_orders_are_dense_enough():
         for a in np.linspace(1.01, 100, 100_000)
     )
     assert epsilon_from_rdp(gaussian_rdp(z), 1e-6) <= best * 1.005
+
+
+@pytest.mark.parametrize("u", [1, 8])
+@pytest.mark.parametrize(
+    ("sampler", "more", "facts"),
+    [
+        (
+            "cyclic",
+            {"noise": "tree", "rounds_per_period": 64},
+            ["tree aggregation", "sensitivity 5.47723 C over 64 rounds", "at least 26"],
+        ),
+        (
+            "poisson-virtual-clients",
+            {"noise": "banded", "bands": (0.8, 0.6)},
+            ["banded matrix", "sensitivity 1 C over 2 rounds", "0.0752941"],
+        ),
+    ],
+)
+def test_a_statement_explains_correlated_noise(sampler, more, facts, u):
+    own = SampledGaussian(
+        sampler=sampler,
+        population=6800,
+        users_per_round=256,
+        noise_multiplier=9.0,
+        users_per_virtual_client=u,
+        **more,
+    )
+    report = epsilon(own, rounds=128, delta=1e-5)
+    statement = PrivacyStatement(claimed=report, clip_norm=0.1)
+    text = statement.to_text()
+    for fact in facts:
+        assert fact in text
+    assert max(len(line) for line in text.splitlines()) < 160
+    assert statement.to_json()["noise"] == more["noise"]

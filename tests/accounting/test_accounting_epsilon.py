@@ -269,7 +269,7 @@ def test_the_keys_others_rely_on():
     record = epsilon(one_round(1000, 10, 1.0, 5), rounds=5, delta=1e-5).to_dict()
     assert set(record) == {
         *("epsilon", "epsilon_rdp", "epsilon_pld", "delta", "accountant", "sampler"),
-        *("sampling_probability", "rounds", "noise_multiplier"),
+        *("sampling_probability", "rounds", "noise_multiplier", "noise"),
         *("users_per_virtual_client", "sampling_unit", "dominating_pair", "adjacency"),
     }
     assert record["sampling_unit"] == "virtual_client"

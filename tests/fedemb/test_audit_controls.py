@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from accounting import Sampler
+from accounting.mechanism import ALLOCATED
 from fedemb.audit import AuditReport, AuditSettings, Canaries, CanaryRunner, audit
 from fedemb.audit import release as real
 from fedemb.clipping import ClippedSum, Lattice
@@ -15,6 +16,7 @@ from fedemb.cohort import (
     PoissonUsers,
     PoissonVirtualClients,
 )
+from fedemb.mechanisms import TreeNoise, banded_noise
 from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey
 from fedemb.samplers import make_sampler
@@ -55,18 +57,37 @@ def test_the_real_pipeline_passes_and_the_attack_is_not_blind(u: int) -> None:
     assert bounds(report)["noise-scale"] > 0.9 * report.claimed.epsilon
 
 
-@pytest.mark.parametrize(
-    ("sampler", "q"),
-    [
-        (Sampler.POISSON_USERS, 0.5),
-        (Sampler.FIXED_SIZE, 0.5),
-        (Sampler.FULL_PARTICIPATION, 1.0),
-    ],
-)
-def test_every_sampler_passes(sampler: Sampler, q: float) -> None:
-    settings = AuditSettings(runs=200, canaries=32)
-    report = audit(make_plan(sampler, q=q), RootKey.from_seed(2), settings=settings)
+@pytest.mark.parametrize("sampler", Sampler)
+def test_every_sampler_passes(sampler: Sampler) -> None:
+    alone = sampler in ALLOCATED  # proved for single users only
+    everybody = sampler is Sampler.FULL_PARTICIPATION
+    plan = make_plan(sampler, q=1.0 if everybody else 0.5, u=1 if alone else 2)
+    settings = AuditSettings(runs=100, canaries=32)
+    report = audit(plan, RootKey.from_seed(2), settings=settings)
     assert not report.violated
+    assert report.premises[0].observed > 0.99
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("name", ["tree", "banded"])
+def test_correlated_noise_passes_and_half_of_it_is_caught(name: str) -> None:
+    cyclic = make_sampler(Sampler.CYCLIC, population=128, users_per_round=32)
+    tree = TreeNoise(restart_every=8)
+    plan = PrivacyPlan(
+        sampler=cyclic,
+        rounds=8,
+        clip_norm=0.3,
+        noise_multiplier=1.0,
+        delta=1e-5,
+        noise=tree
+        if name == "tree"
+        else banded_noise(cyclic.mechanism(1.0), rounds=8, bands=None),
+    ).calibrate(6.0)
+    settings = AuditSettings(runs=100, canaries=32)
+    key = RootKey.from_seed(8)
+    assert not audit(plan, key, settings=settings).violated
+    report = audit(plan, key, settings=settings, pipeline=half_the_noise)
+    assert bounds(report)["noise-scale"] > report.claimed.epsilon
 
 
 @pytest.mark.statistical
@@ -151,9 +172,15 @@ def a_cohort_cut_into_chunks(plan, canaries, key, dimension):
 
 @pytest.mark.statistical
 @pytest.mark.parametrize(
-    "broken", [half_the_noise, no_clipping, noise_repeated_each_round]
+    ("broken", "u"),
+    [
+        (half_the_noise, 1),
+        (half_the_noise, 2),
+        (no_clipping, 2),
+        (noise_repeated_each_round, 1),
+        (noise_repeated_each_round, 2),
+    ],
 )
-@pytest.mark.parametrize("u", [1, 2])
 def test_broken_pipelines_are_caught_by_membership(broken, u: int) -> None:
     report = audit(
         make_plan(u=u), RootKey.from_seed(4), settings=QUICK, pipeline=broken

@@ -70,11 +70,16 @@ def test_noise_has_gaussian_tails_and_no_serial_correlation():
     noise = draw(400_000, 2.0**20) / 2.0**20
     assert abs(stats.kurtosis(noise)) < 5 * np.sqrt(24 / len(noise))
     assert abs(stats.skew(noise)) < 5 * np.sqrt(6 / len(noise))
+
+    def tail_p_value(scale, level):
+        beyond = int((np.abs(noise) > level * scale).sum())
+        chance = 2 * stats.norm.sf(level)
+        return stats.binomtest(beyond, len(noise), chance).pvalue
+
     for level in (2.0, 3.0, 4.0):
-        beyond = int((np.abs(noise) > level).sum())
-        assert (
-            stats.binomtest(beyond, len(noise), 2 * stats.norm.sf(level)).pvalue > 1e-4
-        )
+        assert tail_p_value(1.0, level) > 1e-4
+        for wrong in (0.9, 1.1):  # negative controls
+            assert tail_p_value(wrong, level) < 1e-4
     for lag in (1, 2, 1 << 13, 1 << 14):  # neighbours, halves of a pair, blocks
         correlation = np.mean(noise[lag:] * noise[:-lag])
         assert abs(correlation) < 5 / np.sqrt(len(noise) - lag)
@@ -96,3 +101,20 @@ def test_uniforms_are_in_the_open_interval():
     assert values.min() > 0
     assert values.max() < 1
     assert stats.kstest(values, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("skip", [0, 1, 7, 8, 20000])
+def test_a_stream_can_be_entered_anywhere(skip):
+    whole = KeyStream(bytes(range(32))).words(skip + 9)
+    assert np.array_equal(KeyStream(bytes(range(32)), skip).words(9), whole[skip:])
+
+
+def test_noise_does_not_depend_on_the_number_of_threads():
+    """The same numbers as one stream that is read from its start to its end."""
+    count = 5 * 2**14 + 3
+    stream, parts = KeyStream(bytes(range(32))), []
+    for start in range(0, count, 2**14):
+        parts.append(np.rint(stream.normals(min(2**14, count - start)) * 100))
+    assert np.array_equal(
+        lattice_normals(bytes(range(32)), count, 100.0), np.concatenate(parts)
+    )

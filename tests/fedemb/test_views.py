@@ -9,6 +9,7 @@ from core_toys import everyone, module, rows, runner, task, theta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedemb.baselines import AggregatedHeadTask
 from fedemb.data import Examples
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
@@ -144,6 +145,23 @@ def test_padding_rows_with_views_never_count(head):
     cut = {"label": batch["label"][:3], "classes": torch.tensor(2)}
     alone = head(features[:3], {**cut, "weight": torch.ones(3)})
     torch.testing.assert_close(whole, alone)
+
+
+def test_an_aggregated_head_classifies_every_view():
+    own = AggregatedHeadTask(
+        replace(task("conv", "linear", "global"), views=2, num_classes=6)
+    )
+    data = rows([4, 3])
+    recipe = LocalTraining(learning_rate=0.5, batch_size=4, steps=1)
+    work = make_work(own, recipe, data, SEEDS[:2], torch.float64)
+    torch.manual_seed(0)
+    net = own.make_backbone().double()
+    batch = next(work.of(0))
+    views = net.head.logits(net.backbone(batch["views"].flatten(0, 1)))
+    labels = batch["label"].repeat_interleave(2)
+    expected = torch.nn.functional.cross_entropy(views, labels)
+    found = own.loss(work.head, own.features(net, batch), batch)
+    torch.testing.assert_close(found, expected)
 
 
 def test_embeddings_and_evaluation_never_see_a_view():

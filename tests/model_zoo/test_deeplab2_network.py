@@ -170,7 +170,9 @@ def test_atrous_output_equals_the_strided_one_at_shared_grid_points(stem):
         atrous = ResidualEncoder(spec, output_stride=stride, norm=batch_norm)
         atrous.load_state_dict(strided.state_dict())
         image = torch.randn(1, 3, 65, 65, dtype=torch.float64)
-        fine = atrous.double().eval()(image)["res5"][..., :: 32 // stride, :: 32 // stride]
+        fine = atrous.double().eval()(image)["res5"][
+            ..., :: 32 // stride, :: 32 // stride
+        ]
         coarse = strided(image)["res5"]
         assert coarse.abs().max() > 0
         torch.testing.assert_close(fine, coarse)
@@ -216,7 +218,10 @@ def test_resizing_keeps_the_corners_and_every_grid_point():
 def test_offsets_are_stretched_with_the_grid():
     spec = SIZES["tiny"].with_share("encoder_decoder")
     head = LocalNetwork(spec, {}, 3)
-    features = {"semantic": torch.randn(1, 32, 5, 5), "instance": torch.randn(1, 16, 5, 5)}
+    features = {
+        "semantic": torch.randn(1, 24, 5, 5),
+        "instance": torch.randn(1, 16, 5, 5),
+    }
     raw = head.predictions.offset(features["instance"])
     out = head(features, (17, 33))["offset"]
     torch.testing.assert_close(out[:, 0, ::4, ::8], raw[:, 0] * 4)

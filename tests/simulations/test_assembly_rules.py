@@ -9,6 +9,7 @@ from simulations.assembly import (
     layered,
     make_promise,
 )
+from simulations.config import recipe_names
 
 
 def rules(users, **privacy):
@@ -23,12 +24,12 @@ def test_with_noise_every_user_is_a_virtual_client_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("users", "together"), [(9000, 32), (600, 32), (100, 6), (20, 1), (3, 1)]
+    ("users", "together"), [(9000, 32), (600, 32), (100, 8), (20, 1), (3, 1)]
 )
 def test_without_noise_users_meet_in_virtual_clients(users, together):
     plan = rules(users, noise_multiplier=0.0)
     assert plan.sampler.users_per_virtual_client == together
-    assert plan.expected_clients >= min(4, users // 4) or together == 1
+    assert plan.expected_clients >= min(3, users // 4)
 
 
 def test_what_is_asked_for_wins_over_the_rule():
@@ -38,14 +39,31 @@ def test_what_is_asked_for_wins_over_the_rule():
 
 def test_the_rule_gives_a_step_the_rows_of_all_its_users_and_is_applied_once():
     small = {"data": {"users": 400}, "model": {"name": "small_cnn:tiny"}}
-    without = {"privacy": {"noise_multiplier": 0.0, "users_per_virtual_client": None}}
-    asked = layered("synthetic", None, None, small, without)
+    meeting = {"privacy": {"users_per_virtual_client": None, "users_meeting": 25}}
+    asked = layered("synthetic", None, None, small, meeting)
     found = assemble(asked).configuration
-    u = found.privacy.users_per_virtual_client
-    assert u == 25
-    assert found.local.batch_size == asked.local.batch_size * u
+    assert found.privacy.users_per_virtual_client == 25
+    assert found.privacy.users_per_round == 75
+    assert found.local.batch_size == asked.local.batch_size * 25
     again = assemble(configuration_from_toml(found.to_toml())).configuration
     assert again == found
+
+
+def test_a_recipe_may_hold_what_differs_without_noise():
+    noisy = layered("npz:mine.npz", None, None)
+    silent = layered("npz:mine.npz", None, None, {"privacy": {"noise_multiplier": 0.0}})
+    assert noisy.run.rounds < silent.run.rounds
+    asked = {"privacy": {"noise_multiplier": 0.0}, "run": {"rounds": 7}}
+    assert layered("npz:mine.npz", None, None, asked).run.rounds == 7
+    known = layered("synthetic", None, None, {"privacy": {"noise_multiplier": 0.0}})
+    assert known.privacy.users_per_virtual_client == 1
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_resolves_with_and_without_noise(name):
+    for z in (0.0, 1.0):
+        found = layered(None, None, name, {"privacy": {"noise_multiplier": z}})
+        assert found.privacy.noise_multiplier == z
 
 
 def test_no_user_per_virtual_client_is_refused():

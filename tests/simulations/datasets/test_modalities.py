@@ -10,7 +10,7 @@ from simulations.datasets.scenes import LABEL_DIVISOR, PREDICATES, STUFF, catego
 from simulations.datasets.shapes import COLOURS, SHAPES
 
 
-@pytest.mark.parametrize("name", ["clips", "scenes", "poses"])
+@pytest.mark.parametrize("name", ["clips", "scenes", "relation-scenes", "poses"])
 def test_users_are_independent_and_any_number_costs_nothing(name):
     data = load(name, users=10_000_000)
     users = np.array([9_999_999, 4, 77])
@@ -23,7 +23,7 @@ def test_users_are_independent_and_any_number_costs_nothing(name):
     assert not np.array_equal(other["label"], together.group(1)["label"])
 
 
-@pytest.mark.parametrize("name", ["clips", "scenes", "poses"])
+@pytest.mark.parametrize("name", ["clips", "scenes", "relation-scenes", "poses"])
 def test_held_out_classes_are_unseen(name):
     data = load(name, users=40)
     trained = data.fetch(np.arange(40)).fields["label"]

@@ -360,3 +360,51 @@ def test_options_that_do_not_apply_and_unknown_names_are_refused():
         load("synthetic:x")
     with pytest.raises(UserError, match="image_size=4"):
         load("synthetic", image_size=4)
+
+
+def packed_omniglot(path, drawings=8):
+    draw = np.random.default_rng(0)
+    ink = np.zeros((drawings, 105, 105), np.uint8)
+    ink[:, 30:60, 30:61] = draw.integers(0, 2, (drawings, 30, 31))
+    number = np.arange(drawings)
+    np.savez(
+        path,
+        ink_packed=np.packbits(ink.reshape(drawings, -1), axis=1),
+        alphabet=(number // 4).astype(np.uint8),
+        character=(1 + number % 2).astype(np.uint8),
+        drawer=(1 + number // 2 % 2).astype(np.uint8),
+        evaluation_split=number >= 4,
+    )
+    return ink
+
+
+def test_omniglot_is_read_in_its_packed_form(tmp_path):
+    ink = packed_omniglot(tmp_path / "o.npz")
+    data = load(f"npz:{tmp_path / 'o.npz'}")
+    assert (data.num_users, data.num_classes) == (2, 2)
+    assert set(data.held_out().fields["label"].tolist()) == {2, 3}
+    first = data.fetch(np.array([0])).fields["image"][0, ..., 0]
+    means = ink[0].reshape(35, 3, 35, 3).mean((1, 3)) * 255
+    np.testing.assert_allclose(first, means, atol=1)
+
+
+def test_packed_drawings_of_another_size_are_refused(tmp_path):
+    packed_omniglot(tmp_path / "o.npz")
+    with np.load(tmp_path / "o.npz") as content:
+        arrays = dict(content)
+    arrays["ink_packed"] = arrays["ink_packed"][:, :-1]
+    np.savez(tmp_path / "o.npz", **arrays)
+    with pytest.raises(UserError, match="ink_packed is uint8 of shape"):
+        load(f"npz:{tmp_path / 'o.npz'}")
+
+
+OMNIGLOT = Path(__file__).parents[3] / "../shared/data/omniglot/omniglot_105.npz"
+
+
+@pytest.mark.skipif(not OMNIGLOT.exists(), reason="Omniglot is not there")
+def test_all_of_omniglot_has_its_published_size():
+    data = load(f"npz:{OMNIGLOT}")
+    held_out = data.held_out().fields["label"]
+    assert (data.num_users, data.num_classes) == (600, 964)
+    assert len(np.unique(held_out)) == 659
+    assert len(held_out) == 13_180

@@ -1,0 +1,126 @@
+"""What G-ViLM is measured by: retrieval, and whether groups and stretches are found."""
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedemb.data import Examples
+from fedemb.identity import embed_all
+from fedemb.metrics import identity_metrics
+from model_zoo.g_vilm.losses import temporal_probabilities
+from model_zoo.g_vilm.network import DualEncoder
+from model_zoo.video.retrieval import retrieval_metrics
+
+if TYPE_CHECKING:
+    from model_zoo.g_vilm.task import GVilmTask
+
+_GALLERY = 256  # clips with different captions that texts are matched with
+_POINTED = 256  # clips whose groups are compared with boxes
+_BLOCK = 128
+
+
+def evaluate(
+    task: "GVilmTask", backbone: nn.Module, examples: Examples
+) -> dict[str, float]:
+    """Zero-shot retrieval both ways, grounding, grouping, and identity metrics.
+
+    Retrieval is among the first clips of different captions, 256 at most.
+    """
+    fields = examples.fields
+    labels = torch.from_numpy(fields["label"].astype(np.int64))
+    embeddings = embed_all(task, backbone, examples)
+    metrics = identity_metrics(embeddings, labels)
+    different = np.unique(fields["caption"].astype(str), return_index=True)[1]
+    rows = np.sort(different)[:_GALLERY].astype(np.int64)
+    texts = _texts(task, backbone, _take(examples, rows))
+    videos = embeddings[torch.from_numpy(rows)]
+    metrics |= retrieval_metrics(texts, videos, "text_to_video")
+    metrics |= retrieval_metrics(videos, texts, "video_to_text")
+    some = _take(examples, np.arange(min(len(examples), _POINTED), dtype=np.int64))
+    if task.paste_source != "none" and len(some) > 1:
+        metrics["paste_accuracy"] = paste_accuracy(task, backbone, some)
+    if "boxes" in fields:
+        metrics |= pointing(task, backbone, some)
+    return metrics
+
+
+def paste_accuracy(task: "GVilmTask", backbone: nn.Module, examples: Examples) -> float:
+    """Share of time steps of pasted clips that are nearer to the right centre."""
+    right = []
+    with torch.inference_mode():
+        batch = task.prepare(examples, np.ones(1, np.uint64))
+        for start in range(0, len(examples), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            steps = cast(DualEncoder, backbone).see(batch["blended"][rows])["steps"]
+            mask = batch["mask"][rows]
+            found = temporal_probabilities(steps, mask, torch.tensor(0.1))
+            right.append((found[..., 0] > 0.5) == (mask > 0))
+    return float(torch.cat(right).float().mean())
+
+
+def pointing(
+    task: "GVilmTask", backbone: nn.Module, examples: Examples
+) -> dict[str, float]:
+    """Share of the tokens of a noun's best group that lie in its box, and of any group.
+
+    The boxes of a clip are in the order of its nouns.
+    """
+    dual = cast(DualEncoder, backbone)
+    best, chance = [], []
+    boxes = examples.fields["boxes"]
+    with torch.inference_mode():
+        for start in range(0, len(examples), _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, len(examples)), dtype=np.int64)
+            batch = task.prepare(_take(examples, rows), np.ones(1, np.uint64))
+            seen = dual.video(batch["clip"])
+            shared = dual.see(batch["clip"])["groups"]
+            nouns = dual.read(batch["nouns"])
+            winner = torch.einsum("bmd,bkd->bkm", shared, nouns).argmax(-1)
+            inside = _inside(boxes[rows], seen.tokens.shape[1:4])
+            for k in range(min(nouns.shape[1], inside.shape[1])):
+                told = (batch["valid"][:, k] > 0) & (inside[:, k].sum(1) > 0)
+                shares = _shares(seen.assigned, inside[:, k])
+                own = shares[torch.arange(len(rows)), winner[:, k]]
+                best.append(own[told])
+                chance.append(inside[:, k].mean(1)[told])
+    if not sum(len(part) for part in best):
+        return {}
+    return {
+        "grounding_precision": float(torch.cat(best).mean()),
+        "grounding_chance": float(torch.cat(chance).mean()),
+    }
+
+
+def _shares(assigned: Tensor, inside: Tensor) -> Tensor:
+    """Of each group's tokens, the share inside; 0 for an empty group. `[B, M]`."""
+    return (assigned * inside[:, None]).sum(-1) / assigned.sum(-1).clamp(min=1)
+
+
+def _inside(boxes: NDArray[np.generic], grid: torch.Size) -> Tensor:
+    """Which tokens' centres lie in which boxes, `[B, K, t * h * w]`.
+
+    Args:
+        boxes: (ymin, xmin, ymax, xmax) in [0, 1], -1 out of sight, `[B, T, K, 4]`.
+        grid: tokens along time, height and width.
+    """
+    t, h, w = grid
+    frames = (np.arange(t) * boxes.shape[1] // t).astype(np.int64)
+    corners = torch.from_numpy(boxes[:, frames].astype(np.float32))[..., None, None, :]
+    y = ((torch.arange(h) + 0.5) / h)[:, None]
+    x = ((torch.arange(w) + 0.5) / w)[None, :]
+    top, left, bottom, right = corners.unbind(-1)
+    hit = (y >= top) & (y < bottom) & (x >= left) & (x < right)
+    return hit.float().movedim(2, 1).flatten(2)
+
+
+def _texts(task: "GVilmTask", backbone: nn.Module, examples: Examples) -> Tensor:
+    with torch.inference_mode():
+        batch = task.prepare(examples, np.ones(1, np.uint64))
+        return cast(DualEncoder, backbone).read(batch["caption"]).float()
+
+
+def _take(examples: Examples, rows: NDArray[np.int64]) -> Examples:
+    return Examples(examples.take(rows), np.array([0, len(rows)], np.int64))

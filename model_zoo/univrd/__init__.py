@@ -1,0 +1,1 @@
+"""UniVRD (arXiv:2303.08998): one relationship detector for many label spaces."""

@@ -1,0 +1,283 @@
+"""The two stages as tasks: the detector, then the relationship decoder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedemb.data import Examples
+from fedemb.heads import unit_rows, weighted_mean
+from fedemb.identity import pixels
+from fedemb.protocols import Batch, Features, Parameters
+from model_zoo.univrd.augment import Annotated, Augmentation, augmented
+from model_zoo.univrd.backbone import UniVRD
+from model_zoo.univrd.evaluation import evaluate
+from model_zoo.univrd.heads import LogitScaling, masked, similarity
+from model_zoo.univrd.inference import relation_embedding
+from model_zoo.univrd.objectives import (
+    detection_loss,
+    matched_tokens,
+    merged_pairs,
+    relation_loss,
+)
+from model_zoo.univrd.phrases import LabelSpace
+from model_zoo.univrd.queries import ask, asked_for
+
+
+class LocalScaling(nn.Module):
+    """The local head: temperatures and thresholds of names, phrases and pointers.
+
+    They never leave the virtual client. They start from public constants, which is
+    also what evaluation uses.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.names = LogitScaling(width)
+        self.phrase_threshold = nn.Parameter(torch.tensor(0.4))
+        self.phrase_factor = nn.Parameter(torch.tensor(10.0))
+        self.pointer_factor = nn.Parameter(torch.tensor(10.0))
+
+    def phrases(self, cosines: Tensor) -> Tensor:
+        """Logits of phrases from cosines, of the same shape."""
+        return (cosines - self.phrase_threshold) * self.phrase_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SceneTask:
+    """What the stages share.
+
+    Attributes:
+        name: for reports.
+        backbone: makes the `UniVRD` module.
+        width: d.
+        num_classes: of the data set's labels, for evaluation.
+        space: names and phrases.
+        templates: number of prompts of each name.
+        name_queries: negatives per picture, beside the names in it.
+        phrase_queries: likewise for phrases.
+        augmentation: crops, flips and mosaics; inside one virtual client.
+    """
+
+    name: str
+    backbone: Callable[[], nn.Module]
+    width: int
+    num_classes: int
+    space: LabelSpace
+    templates: int
+    name_queries: int = 50
+    phrase_queries: int = 50
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    @property
+    def label_space(self) -> str:
+        """The texts are the label space; identities serve evaluation alone."""
+        return "global"
+
+    def make_backbone(self) -> nn.Module:
+        """A new backbone."""
+        return self.backbone()
+
+    def make_head(self, capacity: int) -> nn.Module:
+        """Local scalings; `capacity` does not matter, labels are texts."""
+        del capacity
+        return LocalScaling(self.width)
+
+    def fresh_head(
+        self, head: nn.Module, classes: int, generator: torch.Generator
+    ) -> Parameters:
+        """The public constants that every scaling starts from."""
+        del classes, generator
+        return {name: p.detach().clone() for name, p in head.named_parameters()}
+
+    def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
+        """Pictures; augmented ones with boxes, names and relations; texts to ask for.
+
+        Everything random comes from the group's own seed, and every tile of a mosaic
+        from the group's own pictures. Training reads `augmented`, embedding `image`.
+        """
+        rows = annotated(examples)
+        plain = rows.image
+        changes = self.augmentation.draws
+        columns = changes + 2 * len(self.space.objects) + self.phrase_queries
+        draws = _uniforms(seeds, examples.offsets, columns)
+        rows = augmented(
+            rows,
+            examples.offsets,
+            draws[:, :changes],
+            self.augmentation,
+            self.space.mirrored,
+        )
+        asked = ask(
+            self.space,
+            rows,
+            draws[:, changes:],
+            self.name_queries,
+            self.phrase_queries,
+            self.templates,
+        )
+        return {
+            "image": pixels(plain),
+            "augmented": pixels(rows.image),
+            "boxes": torch.from_numpy(rows.boxes),
+            "names": torch.from_numpy(rows.names),
+            "ends": torch.from_numpy(rows.relations[..., [0, 2]]),
+            **asked,
+        }
+
+    def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
+        """Relation and detection mAP, mean recall, and identity metrics."""
+        head = LocalScaling(self.width).to(next(backbone.parameters()).device)
+        return evaluate(
+            cast(UniVRD, backbone),
+            head.names,
+            head.phrases,
+            self.space,
+            annotated(examples),
+            np.asarray(examples.fields["label"], dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionTask(_SceneTask):
+    """Stage 1: every token predicts a box and a class embedding."""
+
+    def features(self, backbone: nn.Module, batch: Batch) -> Features:
+        """Tokens, boxes, and cosines to the names that are asked for."""
+        model = cast(UniVRD, backbone)
+        found = model.detect(batch["augmented"])
+        return {
+            "tokens": found.tokens,
+            "boxes": found.boxes,
+            "names": similarity(found.classes, asked_names(model, batch)),
+        }
+
+    def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
+        """Hungarian matching, then focal and box losses; the mean over pictures."""
+        scaling, values = cast(LocalScaling, head), cast(dict[str, Tensor], features)
+        asked = asked_for(batch["name_query"])
+        logits = masked(scaling.names(values["names"], values["tokens"]), asked)
+        losses = detection_loss(
+            logits,
+            values["boxes"],
+            batch["boxes"],
+            _wanted(batch["names"], batch["name_query"]).to(logits),
+            (batch["names"] >= 0).to(logits),
+            asked.to(logits),
+        )
+        return weighted_mean(losses, batch["weight"])
+
+    def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
+        """The mean of all instance embeddings Z, `[B, d]`."""
+        return unit_rows(cast(UniVRD, backbone).detect(batch["image"]).tokens.mean(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationTask(_SceneTask):
+    """Stage 2: relation queries classify a phrase and point at subject and object."""
+
+    def features(self, backbone: nn.Module, batch: Batch) -> Features:
+        """What stage 1 gives, and cosines to phrases and from pointers to tokens."""
+        model = cast(UniVRD, backbone)
+        found = model.detect(batch["augmented"])
+        related = model.relate(found)
+        phrases = model.relation_bank[batch["phrase_query"].clamp(min=0)]
+        return {
+            "tokens": found.tokens,
+            "boxes": found.boxes,
+            "names": similarity(found.classes, asked_names(model, batch)),
+            "phrases": similarity(related.classes, phrases),
+            "subjects": similarity(related.subjects, found.tokens),
+            "objects": similarity(related.objects, found.tokens),
+        }
+
+    def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
+        """Targets are the tokens that the detector matched; the mean over pictures.
+
+        Pictures without relations (detection-only sources) do not count.
+        """
+        scaling, values = cast(LocalScaling, head), cast(dict[str, Tensor], features)
+        known = asked_for(batch["name_query"])
+        names = masked(scaling.names(values["names"], values["tokens"]), known)
+        tokens = matched_tokens(
+            names,
+            values["boxes"],
+            batch["boxes"],
+            _wanted(batch["names"], batch["name_query"]).to(names),
+            (batch["names"] >= 0).to(names),
+        )  # [B, n, N]
+        asked = asked_for(batch["phrase_query"])
+        logits = masked(scaling.phrases(values["phrases"]), asked)
+        ends = batch["ends"]
+        present = (batch["phrase"] >= 0).to(logits)
+        wanted = _wanted(batch["phrase"], batch["phrase_query"]).to(logits)
+        wanted, present = merged_pairs(ends, wanted, present)
+        things = torch.arange(tokens.shape[1], device=tokens.device)
+        subjects, objects = (
+            (ends[..., k, None] == things).to(tokens) @ tokens for k in (0, 1)
+        )
+        losses = relation_loss(
+            logits,
+            (
+                values["subjects"] * scaling.pointer_factor,
+                values["objects"] * scaling.pointer_factor,
+            ),
+            (subjects, objects),
+            wanted,
+            present,
+            asked.to(logits),
+        )
+        related = (present.sum(1) > 0).to(logits)
+        return weighted_mean(losses, batch["weight"] * related)
+
+    def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
+        """The picture's relation embeddings, weighted by certainty, `[B, e]`."""
+        model = cast(UniVRD, backbone)
+        relations = model.relate(model.detect(batch["image"]))
+        return relation_embedding(relations, model.relation_bank)
+
+
+def annotated(examples: Examples) -> Annotated:
+    """The rows of a data set with boxes, names and relations.
+
+    Fields: `image`, `boxes` as (ymin, xmin, ymax, xmax) in [0, 1], `object_name`,
+    `relations`, and `source` where there are several.
+    """
+    fields = examples.fields
+    y0, x0, y1, x1 = np.moveaxis(np.asarray(fields["boxes"], np.float32), -1, 0)
+    boxes = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=-1)
+    source = fields.get("source", np.zeros(len(boxes), np.int64))
+    return Annotated(
+        np.asarray(fields["image"], np.uint8),
+        boxes,
+        np.asarray(fields["object_name"], np.int64),
+        np.asarray(fields["relations"], np.int64),
+        np.asarray(source, np.int64),
+    )
+
+
+def asked_names(model: UniVRD, batch: Batch) -> Tensor:
+    """Text embeddings of the names that are asked for, `[B, Q, e]`."""
+    bank = model.object_bank
+    return bank[batch["name_query"].clamp(min=0), batch["template"]]
+
+
+def _wanted(labels: Tensor, queries: Tensor) -> Tensor:
+    """Which query each label `[B, n]` is, bool `[B, n, Q]`; -1 is none."""
+    same = labels[:, :, None] == queries[:, None, :]
+    return same & (labels[:, :, None] >= 0)
+
+
+def _uniforms(
+    seeds: NDArray[np.uint64], offsets: NDArray[np.int64], columns: int
+) -> NDArray[np.float64]:
+    """Uniform numbers `[n, columns]`, each group's from its own seed."""
+    parts = [
+        np.random.Generator(np.random.Philox(int(seed))).random((size, columns))
+        for seed, size in zip(seeds.tolist(), np.diff(offsets).tolist(), strict=True)
+    ]
+    return np.concatenate([np.empty((0, columns)), *parts])

@@ -1,0 +1,97 @@
+"""Who does what: actions of given boxes, each asking all space-time tokens.
+
+The head of Girdhar et al. (2019), arXiv:1812.02707, as VideoGLUE uses it: places are
+appended to features, features are averaged over time and cut out at each box, and the
+largest of each becomes a query of a transformer decoder.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model_zoo.video.roi import roi_align
+from model_zoo.videoglue.poolers import CrossAttention
+
+_SPACE, _TIME = 8, 8  # channels that the places are turned into
+_CROP = 7
+
+
+class ActionHead(nn.Module):
+    """Logits of every box, with a sigmoid of its own for each class.
+
+    Args:
+        tokens: D of the encoder's tokens.
+        width: of the decoder.
+        layers: of the decoder.
+        heads: of its attention.
+        classes: of the answer.
+        dropout: before the classifier.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        width: int,
+        classes: int,
+        layers: int = 1,
+        heads: int = 6,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.space = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, _SPACE))
+        self.time = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, _TIME))
+        placed = tokens + _SPACE + _TIME
+        self.inward = nn.Linear(placed, width)
+        self.memory = nn.Linear(placed, width)
+        self.decoder = nn.ModuleList(DecoderBlock(width, heads) for _ in range(layers))
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, grid: Tensor, boxes: Tensor) -> Tensor:
+        """Logits `[B, K, classes]`.
+
+        Args:
+            grid: tokens of the last block, `[B, t, h, w, D]`.
+            boxes: (ymin, xmin, ymax, xmax) in [0, 1], `[B, K, 4]`.
+        """
+        placed = torch.cat([grid, self._places(grid)], dim=-1)
+        flat = placed.mean(1).movedim(-1, 1)
+        queries = self.inward(roi_align(flat, boxes, _CROP).amax((-2, -1)))
+        memory = self.memory(placed.flatten(1, 3))
+        for block in self.decoder:
+            queries = block(queries, memory)
+        out: Tensor = self.classifier(self.dropout(queries))
+        return out
+
+    def _places(self, grid: Tensor) -> Tensor:
+        """What places, counted from the centre, are turned into, `[B, t, h, w, 16]`."""
+        axes = [
+            torch.arange(n, dtype=grid.dtype, device=grid.device) - (n - 1) / 2
+            for n in grid.shape[1:4]
+        ]
+        t, y, x = torch.meshgrid(*axes, indexing="ij")
+        learned = torch.cat(
+            [self.time(t[..., None]), self.space(torch.stack([y, x], -1))], dim=-1
+        )
+        return learned.expand(len(grid), -1, -1, -1, -1)
+
+
+class DecoderBlock(nn.Module):
+    """Queries look at each other, then at a memory, then think."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.own = CrossAttention(width, heads)
+        self.across = CrossAttention(width, heads)
+        self.perceptron = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
+        """Queries `[B, q, D]` after one block."""
+        first, second, third = self.norms
+        x = first(queries)
+        queries = queries + self.own(x, x)
+        queries = queries + self.across(second(queries), memory)
+        out: Tensor = queries + self.perceptron(third(queries))
+        return out

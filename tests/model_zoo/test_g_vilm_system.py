@@ -1,0 +1,203 @@
+"""G-ViLM as a whole: sizes, privacy of a virtual client, ablations, and metrics."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from fedemb.data import Examples
+from fedemb.errors import UserError
+from fedemb.local import LocalTraining, make_work
+from fedemb.parameters import FlatLayout, refuse_batch_statistics
+from fedemb.randomness import RootKey
+from fedemb.runner import EngineChoice, InlineRunner
+from model_zoo import registry
+from model_zoo.g_vilm.network import DualEncoder, Sizes
+from model_zoo.g_vilm.task import GVilmTask
+from model_zoo.text.transformer import TextShape
+from model_zoo.video.encoder import VideoEncoder
+from simulations.datasets.clips import PlainClips
+
+SIZES = Sizes(
+    clip=(8, 16, 16),
+    tube=(2, 8, 8),
+    width=16,
+    layers=2,
+    heads=2,
+    mlp=16,
+    groups=3,
+    grouping=(1, 2),
+    shared=8,
+    text=TextShape(
+        vocab_size=256, length=16, width=16, layers=1, heads=2, mlp=16, pool="mean"
+    ),
+)
+TASK = GVilmTask(
+    name="toy",
+    backbone=partial(DualEncoder, SIZES),
+    num_classes=10,
+    tube_frames=2,
+    length=16,
+    vocab_size=256,
+)
+DATA = PlainClips(50, 3, 16, classes_per_user=2, repeats=2)
+
+
+@pytest.fixture
+def backbone():
+    torch.manual_seed(0)
+    return TASK.make_backbone()
+
+
+def batch_of(users, task=TASK, seed=7):
+    examples = DATA.fetch(np.array(users)).regroup([1] * len(users))
+    seeds = np.arange(len(users), dtype=np.uint64) + np.uint64(seed)
+    return task.prepare(examples, seeds)
+
+
+def runner(engine, task=TASK, dtype=torch.float64):
+    torch.manual_seed(0)
+    backbone = task.make_backbone().to(dtype)
+    return InlineRunner(
+        task=task,
+        dataset=DATA,
+        backbone=backbone,
+        layout=FlatLayout.of(backbone),
+        recipe=LocalTraining(learning_rate=0.1, batch_size=4, steps=1),
+        key=RootKey.from_seed(3),
+        engine=EngineChoice(name=engine),
+    )
+
+
+def deltas(engine, data, task=TASK, recipe=None):
+    made = runner(engine, task)
+    recipe = recipe or made.recipe
+    seeds = np.arange(data.num_groups, dtype=np.uint64)
+    work = make_work(task, recipe, data, seeds, torch.float64)
+    theta = made.layout.flatten(dict(made.backbone.named_parameters()))
+    return dataclasses.replace(made, recipe=recipe).deltas(theta, work)
+
+
+def test_sizes_of_the_published_shape_are_ours():
+    found = registry.describe("g_vilm")["configurations"]
+    group_part = 32 * 768 + 3 * (4 * (768 * 768 + 768) + 2 * 2 * 768)
+    assert group_part == 7_120_896
+    text = 108_890_112  # BERT-base without token types and their norm
+    projections = 3 * 768 * 256
+    joint, separable = 88_644_864, 86_399_232
+    assert found["paper"]["backbone_parameters"] == (
+        joint + group_part + text + projections
+    )
+    assert found["paper-separable"]["backbone_parameters"] == (
+        separable + group_part + text + projections
+    )
+
+
+def test_grouping_blocks_sit_at_their_depths_and_merge_nothing(backbone):
+    clips = torch.randn(2, 3, 8, 16, 16)
+    assert isinstance(backbone.video, VideoEncoder)
+    refuse_batch_statistics(backbone)
+    with torch.no_grad():
+        whole = backbone.video(clips)
+        assert whole.tokens.shape == (2, 4, 2, 2, 16)
+        assert whole.groups.shape == (2, 3, 16)
+        del backbone.video.grouping["2"]
+        without = backbone.video(clips)
+    assert torch.equal(whole.tokens, without.tokens)
+    assert not torch.allclose(whole.groups, without.groups)
+    with pytest.raises(UserError, match="ascending depths"):
+        dataclasses.replace(SIZES, grouping=(3,))
+
+
+def test_training_sees_blended_clips_and_embedding_whole_ones(backbone):
+    batch = batch_of([1, 2])
+    assert not torch.equal(batch["blended"], batch["clip"])
+    seen = []
+    backbone.video.tubes.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0])
+    )
+    TASK.features(backbone, batch)
+    TASK.embed(backbone, batch)
+    assert torch.equal(seen[0], batch["blended"])
+    assert torch.equal(seen[1], batch["clip"])
+
+
+def test_rows_are_embedded_each_by_itself(backbone):
+    batch = batch_of([1, 2])
+    with torch.no_grad():
+        whole = TASK.features(backbone, batch)
+        part = TASK.features(backbone, {k: v[3:4] for k, v in batch.items()})
+    for name, values in whole.items():
+        torch.testing.assert_close(part[name], values[3:4], rtol=1e-4, atol=1e-5)
+
+
+def test_total_is_the_sum_of_three_and_switches_leave_terms_out(backbone):
+    batch = batch_of([1]) | {"weight": torch.ones(4)}
+    features = TASK.features(backbone, batch)
+
+    def loss(*weights):
+        task = dataclasses.replace(TASK, weights=weights)
+        return float(task.loss(task.make_head(1), features, batch))
+
+    terms = [loss(1, 0, 0), loss(0, 1, 0), loss(0, 0, 1)]
+    assert min(terms) > 0
+    assert loss(1, 1, 1) == pytest.approx(sum(terms), rel=1e-5)
+    assert loss(0, 1, 1) == pytest.approx(terms[1] + terms[2], rel=1e-5)
+    assert loss(1, 0, 1) == pytest.approx(terms[0] + terms[2], rel=1e-5)
+
+
+def test_temporal_grouping_teaches_the_video_tower_alone(backbone):
+    task = dataclasses.replace(TASK, weights=(1.0, 0.0, 0.0))
+    batch = batch_of([1], task) | {"weight": torch.ones(4)}
+    loss = task.loss(task.make_head(1), task.features(backbone, batch), batch)
+    loss.backward()
+    assert backbone.video.tubes.project.weight.grad.abs().sum() > 0
+    assert all(
+        p.grad is None or not p.grad.abs().sum() for p in backbone.text.parameters()
+    )
+
+
+@pytest.mark.parametrize("engine", ["vectorized", "shared"])
+def test_engines_agree(engine):
+    data = DATA.fetch(np.array([1, 2, 3])).regroup([2, 1])
+    found, wanted = deltas(engine, data), deltas("serial", data)
+    assert wanted.norm() > 0
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_another_user_moves_no_other_virtual_client():
+    data = DATA.fetch(np.array([1, 2, 3, 4]))
+    other = DATA.fetch(np.array([1, 2, 3, 9]))
+    found, changed = (deltas("shared", part.regroup([2, 2])) for part in (data, other))
+    torch.testing.assert_close(found[0], changed[0], rtol=0, atol=1e-12)
+    assert not torch.allclose(found[1], changed[1])
+
+
+def test_a_lone_clip_teaches_nothing_and_breaks_nothing():
+    rows = DATA.fetch(np.array([1]))
+    one = Examples(rows.take(np.array([0])), np.array([0, 1]))
+    found = deltas("serial", one)
+    assert torch.isfinite(found).all()
+    assert float(found.norm()) == 0
+
+
+def test_heads_are_temperatures_and_start_alike():
+    head = TASK.make_head(3)
+    assert sum(p.numel() for p in head.parameters()) == 3
+    values = [float(v) for v in head()]
+    assert values == pytest.approx([0.1, 0.05, 0.05])
+
+
+def test_metrics_are_there_and_start_near_chance(backbone):
+    found = TASK.evaluate(backbone, DATA.held_out())
+    assert 0 <= found["text_to_video_recall_at_10"] < 0.5
+    assert found["grounding_chance"] > 0
+    assert 0 <= found["paste_accuracy"] <= 1
+    assert {"recall_at_1", "roc_auc", "video_to_text_median_rank"} <= set(found)
+
+
+def test_unknown_sources_are_refused():
+    with pytest.raises(UserError, match="same_user"):
+        dataclasses.replace(TASK, paste_source="anybody")

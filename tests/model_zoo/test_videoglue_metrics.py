@@ -1,0 +1,87 @@
+"""The measures of VideoGLUE on examples that can be worked out by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_zoo.videoglue.metrics import (
+    ACTIVITYNET_OVERLAPS,
+    Found,
+    detection_precision,
+    mean_class_precision,
+    overlaps_of,
+    temporal_precision,
+    top_one,
+)
+
+
+def found(rows):
+    """(where, place, class, score) rows."""
+    where, places, classes, scores = zip(*rows, strict=True)
+    return Found(
+        np.array(where), np.array(places, float), np.array(classes), np.array(scores)
+    )
+
+
+TRUTH = found([(0, (0, 0, 10, 10), 1, 1.0), (1, (0, 0, 10, 10), 1, 1.0)])
+
+
+def test_two_boxes_have_the_analytic_value():
+    detections = found(
+        [
+            (0, (0, 0, 10, 10), 1, 0.9),
+            (0, (20, 20, 30, 30), 1, 0.8),
+            (1, (0, 0, 10, 10), 1, 0.7),
+        ]
+    )
+    # precision 1 up to recall 1/2, then 2/3
+    assert detection_precision(detections, TRUTH, 0.5) == pytest.approx(0.5 + 1 / 3)
+
+
+def test_an_overlap_of_49_percent_misses_and_of_51_hits():
+    for width, wanted in ((4.9, 0.0), (5.1, 1.0)):
+        detections = found([(0, (0, 0, 10, width), 1, 0.9)])
+        truth = found([(0, (0, 0, 10, 10), 1, 1.0)])
+        assert detection_precision(detections, truth, 0.5) == wanted
+
+
+def test_a_class_that_is_not_scored_changes_nothing():
+    detections = found([(0, (0, 0, 10, 10), 1, 0.9), (0, (0, 0, 1, 1), 2, 0.9)])
+    truth = found([(0, (0, 0, 10, 10), 1, 1.0), (0, (5, 5, 6, 6), 2, 1.0)])
+    assert detection_precision(detections, truth, 0.5) == 0.5
+    assert detection_precision(detections, truth, 0.5, classes=[1, 3]) == 1.0
+
+
+def test_detections_equal_to_the_truth_are_perfect_and_duplicates_are_false():
+    truth = found([(0, (1, 4), 0, 1.0), (0, (6, 9), 0, 1.0), (1, (0, 3), 1, 1.0)])
+    assert temporal_precision(truth, truth) == 1.0
+    twice = found([(0, (1, 4), 0, 0.9), (0, (1, 4), 0, 0.8), (0, (6, 9), 0, 0.7)])
+    one_class = found([(0, (1, 4), 0, 1.0), (0, (6, 9), 0, 1.0)])
+    assert detection_precision(twice, one_class, 0.5) == pytest.approx(0.5 + 1 / 3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_stricter_overlap_never_scores_higher(seed):
+    draw = np.random.default_rng(seed)
+    starts = draw.uniform(0, 10, 8)
+    places = np.stack([starts, starts + draw.uniform(1, 4, 8)], 1)
+    where, classes = draw.integers(0, 2, 8), draw.integers(0, 2, 8)
+    truth = Found(where, places, classes, np.ones(8))
+    noisy = Found(where, places + draw.normal(0, 0.3, (8, 2)), classes, draw.random(8))
+    values = [detection_precision(noisy, truth, t) for t in ACTIVITYNET_OVERLAPS]
+    assert all(a >= b - 1e-12 for a, b in zip(values, values[1:], strict=False))
+
+
+def test_classes_without_a_positive_are_ignored():
+    truth = np.array([[1, 0, 0], [0, 0, 1]], bool)
+    scores = np.array([[0.9, 0.9, 0.1], [0.1, 0.9, 0.8]])
+    assert mean_class_precision(scores, truth) == 1.0
+    assert mean_class_precision(scores, np.zeros((2, 3), bool)) == 0.0
+    assert top_one(scores, np.array([0, 2])) == 0.5
+
+
+def test_nothing_overlaps_an_empty_box():
+    empty = np.array([1.0, 1.0])
+    assert overlaps_of(empty, np.array([[1.0, 1.0], [0.0, 2.0]])).tolist() == [0, 0]
