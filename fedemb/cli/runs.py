@@ -70,7 +70,8 @@ def simulate(
     runner: Annotated[Text, typer.Option(help="inline, processes or flower.")] = None,
     workers: Annotated[Whole, typer.Option(help="Processes or Flower nodes.")] = None,
     engine: Annotated[
-        Text, typer.Option(help="auto, serial, vectorized or shared.")
+        Text,
+        typer.Option(help="auto, serial, flat, stacked, vectorized or shared."),
     ] = None,
     sampler: Annotated[
         Text,
