@@ -43,6 +43,7 @@ _BUILT_IN: Mapping[str, str] = {
     "cv_mim": "model_zoo.cv_mim.system:CV_MIM",
     "univrd": "model_zoo.univrd.systems:UNIVRD",
     "videoglue": "model_zoo.videoglue.card:VIDEOGLUE",
+    "videoprism": "model_zoo.videoprism.card:VIDEOPRISM",
     "const_cl": "model_zoo.const_cl.card:CONST_CL",
     "g_vilm": "model_zoo.g_vilm.card:G_VILM",
     "deeplab2": "model_zoo.deeplab2.card:DEEPLAB2",
