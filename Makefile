@@ -35,7 +35,7 @@ doctest: $(VENV)/dev
 check: lint types contracts doctest test  ## everything that must pass before a change
 
 bench: $(VENV)/dev  ## speed, as ratios in one run
-	$(BIN)/python -m benchmarks.engines
+	$(BIN)/python -m benchmarks
 
 $(VENV)/base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,69 +1,145 @@
-"""Engines against the plain two-thread loop, interleaved in one run; prints ratios.
+"""Engines: against the plain loop, with head fine-tuning, with shared weights."""
 
-python -m benchmarks.engines [W1 W2 W3] [--repeat 5]
-"""
-
-import argparse
 import os
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
+from benchmarks.table import Row, interleave
 from benchmarks.workloads import WORKLOADS, Workload
-from fedemb.clipping import Lattice
-from fedemb.runner import EngineChoice
+from fedemb.clipping import Lattice, clip_to_lattice
+from fedemb.runner import EngineChoice, InlineRunner
+from fedemb.tuning import choose_engine
+
+TARGETS = {"W1": 0.75, "W2": 0.30, "W3": 0.50}
 
 
-def measure(workload: Workload, repeat: int) -> None:
-    """Print the median ratio of every engine to the plain loop."""
-    cores = os.cpu_count() or 1
-    plain = workload.plain_loop()
+def start(runner: InlineRunner) -> tuple[Tensor, Lattice]:
+    theta = runner.layout.flatten(dict(runner.backbone.named_parameters()))
+    return theta, Lattice(1.0, len(theta))
+
+
+def round_of(workload: Workload, runner: InlineRunner) -> Callable[[], object]:
+    theta, lattice = start(runner)
+    return lambda: runner.train(theta, workload.cohort(), lattice, 0)
+
+
+def chosen(workload: Workload) -> InlineRunner:
+    """Our runner with the engine that it would choose by itself."""
+    runner = workload.runner(EngineChoice())
+    choice, _ = choose_engine(runner, start(runner)[0], workload.rows)
+    return runner.with_engine(choice)
+
+
+def against_plain(name: str, repeat: int) -> Iterator[Row]:
+    workload = WORKLOADS[name]
+    runner, plain = chosen(workload), workload.plain_loop()
+    theta, lattice = start(runner)
+    found = runner.train(theta, workload.cohort(), lattice, 0)
     reference = plain()
-    subjects: dict[str, Callable[[], object]] = {"plain loop": plain}
-    for name, chunk in _choices(workload):
-        runner = workload.runner(EngineChoice(name=name, chunk=chunk, threads=cores))
-        theta = runner.layout.flatten(dict(runner.backbone.named_parameters()))
-        lattice = Lattice(1.0, len(theta))
+    off = float((lattice.decode(found.total).float() - reference).norm())
+    times = interleave({"plain": plain, "ours": round_of(workload, runner)}, repeat)
+    engine = runner.engine
+    yield Row(
+        f"{name} against the plain two-thread loop",
+        TARGETS[name],
+        times.ratio("ours", "plain"),
+        note=f"{times.median('ours'):.4f} s against {times.median('plain'):.4f} s "
+        f"({times.processor_median('ours'):.3f} and "
+        f"{times.processor_median('plain'):.3f} processor seconds); {engine.name}, "
+        f"{engine.chunk} at a time, {engine.threads} threads; differs by "
+        f"{off / float(reference.norm()):.0e}",
+    )
 
-        def round_(runner=runner, theta=theta, lattice=lattice):
-            return runner.train(theta, workload.cohort(), lattice, 0)
 
-        found = lattice.decode(round_().total).float()
-        off = float((found - reference).norm() / reference.norm())
-        subjects[f"{name}, {chunk} clients x {cores} threads (off {off:.0e})"] = round_
-    seconds: dict[str, list[float]] = {name: [] for name in subjects}
-    for _ in range(repeat):
-        for name, subject in subjects.items():
-            started = time.perf_counter()
-            subject()
-            seconds[name].append(time.perf_counter() - started)
-    for name, own in seconds.items():
-        ratio = statistics.median(
-            a / b for a, b in zip(own, seconds["plain loop"], strict=True)
+def heads(repeat: int) -> Iterator[Row]:
+    """50 head steps, then one backbone step over all rows of a client."""
+    workload = WORKLOADS["W1"]
+    subjects = {}
+    for steps in (0, 50):
+        runner = workload.runner(EngineChoice())
+        recipe = replace(runner.recipe, head_steps=steps, steps=steps + 1)
+        runner = replace(runner, recipe=recipe)
+        choice, _ = choose_engine(runner, start(runner)[0], workload.rows)
+        runner = runner.with_engine(choice)
+        subjects[f"{steps}"] = round_of(workload, runner)
+    times = interleave(subjects, repeat)
+    share = 1 - 1 / times.ratio("50", "0")
+    yield Row(
+        "50 head steps before one backbone step",
+        0.10,
+        share,
+        "of the round",
+        f"{times.median('50'):.3f} s with, {times.median('0'):.3f} s without; "
+        f"{choice.name}, {choice.chunk} at a time",
+    )
+
+
+def shared(repeat: int) -> Iterator[Row]:
+    """Per-client clipped sums against one batched forward and backward."""
+    workload = replace(WORKLOADS["W2"], name="one step", steps=1)
+    runner = workload.runner(EngineChoice())
+    recipe = replace(runner.recipe, momentum=0.0)
+    runner = replace(runner, recipe=recipe)
+    choice, _ = choose_engine(runner, start(runner)[0], workload.batch, "shared")
+    one = runner.with_engine(replace(choice, threads=1))
+    theta, lattice = start(one)
+    work = one.work(workload.cohort().part(0, choice.chunk), 0)
+    backbone = workload.make()
+    head = torch.nn.Linear(workload.dim, 32, bias=False)
+    batch = work.at(0)
+    images, labels = batch["image"].flatten(0, 1), batch["label"].flatten()
+    images = images.contiguous(memory_format=torch.channels_last)
+
+    def plain() -> None:
+        for parameter in (*backbone.parameters(), *head.parameters()):
+            parameter.grad = None
+        F.cross_entropy(head(backbone(images)), labels).backward()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = interleave(
+            {
+                "plain": plain,
+                "ours": lambda: clip_to_lattice(one.deltas(theta, work), lattice),
+            },
+            20 * repeat,
         )
-        middle = statistics.median(own)
-        print(f"{workload.name}  {ratio:5.2f}  {middle:8.4f} s  {name}", flush=True)
+    finally:
+        torch.set_num_threads(before)
+    yield Row(
+        "one step: per-client clipped sums, over one plain forward and backward",
+        2.0,
+        times.ratio("ours", "plain"),
+        "x",
+        f"small CNN, {choice.chunk} clients of {workload.batch} rows, one core; "
+        f"{1e3 * times.median('ours'):.1f} ms",
+    )
 
 
-def _choices(workload: Workload) -> list[tuple[str, int]]:
-    chosen = [("serial", 4), ("vectorized", 4), ("vectorized", 16)]
-    if workload.steps == 1:
-        chosen += [("shared", 4)]
-    return chosen
-
-
-def main() -> None:
-    """Measure the workloads that are named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workloads", nargs="*", default=list(WORKLOADS))
-    parser.add_argument("--repeat", type=int, default=5)
-    arguments = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
-    for name in arguments.workloads:
-        measure(WORKLOADS[name], arguments.repeat)
-
-
-if __name__ == "__main__":
-    main()
+def all_engines(workload: Workload, repeat: int) -> Iterator[Row]:
+    """Every engine, for information."""
+    cores = os.cpu_count() or 1
+    subjects: dict[str, Callable[[], object]] = {"plain": workload.plain_loop()}
+    for name, chunk in [
+        ("serial", 1),
+        ("flat", 1),
+        ("stacked", 4),
+        ("stacked", 16),
+        ("vectorized", 16),
+    ]:
+        choice = EngineChoice(name=name, chunk=chunk, threads=cores)
+        subjects[f"{name}/{chunk}"] = round_of(workload, workload.runner(choice))
+    times = interleave(subjects, repeat)
+    for name in subjects:
+        yield Row(
+            f"{workload.name}: {name}",
+            None,
+            times.ratio(name, "plain"),
+            note=f"{times.median(name):.4f} s, {times.processor_median(name):.3f} "
+            "processor seconds",
+        )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _BITS = 20
+_EXACT = 16  # lattice vectors whose sum float32 holds exactly: 16 * 2^20 = 2^24
 _LEAST_CLIP_NORM = 1e-300
 _FLOAT32_EPS = 2.0**-23
 # Float rounding while scaling changes a norm by a factor below 1 + 2^-22.
@@ -135,6 +136,29 @@ class Diagnostics:
 def clip_to_lattice(deltas: Tensor, lattice: Lattice, examples: int = 0) -> ClippedSum:
     """Clip each row to the lattice and add the rows exactly.
 
+    The guarantees are those of `LatticeSum`.
+
+    Args:
+        deltas: float `[clients, P]`; may be overwritten.
+        lattice: clip norm and dimension.
+        examples: training examples these rows come from, for the diagnostics.
+
+    Example:
+        >>> rows = torch.tensor([[3.0, 4.0], [0.3, 0.4], [float("nan"), 0.0]])
+        >>> result = clip_to_lattice(rows, Lattice(1.0, 2))
+        >>> [round(x, 3) for x in Lattice(1.0, 2).decode(result.total).tolist()]
+        [0.9, 1.2]
+        >>> result.unclipped, result.diagnostics.non_finite
+        (-1, 1)
+    """
+    total = LatticeSum(lattice)
+    total.add(deltas, examples)
+    return total.result()
+
+
+class LatticeSum:
+    """Clips vectors to the lattice and adds them up, in place.
+
     Formal guarantees, for every input whatsoever:
 
     - each row contributes an integer vector v with ||v|| * g <= C;
@@ -150,46 +174,80 @@ def clip_to_lattice(deltas: Tensor, lattice: Lattice, examples: int = 0) -> Clip
 
     where C' = `lattice.target_norm`, a hair below C.
 
-    Args:
-        deltas: float `[clients, P]`; may be overwritten.
-        lattice: clip norm and dimension.
-        examples: training examples these rows come from, for the diagnostics.
-
-    Example:
-        >>> rows = torch.tensor([[3.0, 4.0], [0.3, 0.4], [float("nan"), 0.0]])
-        >>> result = clip_to_lattice(rows, Lattice(1.0, 2))
-        >>> [round(x, 3) for x in Lattice(1.0, 2).decode(result.total).tolist()]
-        [0.9, 1.2]
-        >>> result.unclipped, result.diagnostics.non_finite
-        (-1, 1)
+    Coordinates of a row are integers up to 2^20, which float32 holds exactly, and so it
+    does sums of 16 of them. Rows are first added in their own floating-point type and
+    carried into 64-bit integers in time.
     """
-    norms = torch.linalg.vector_norm(deltas, dim=1, dtype=torch.float64)
-    finite = torch.isfinite(norms)
-    within = finite & (norms <= lattice.target_norm)
-    # Written so that NaN cannot pass: rows are zeroed by mask, never by arithmetic.
-    scale = torch.where(within, 1.0, lattice.target_norm / norms) / lattice.spacing
-    scale = torch.where(finite, scale, 0.0)
-    kind = torch.finfo(deltas.dtype)
-    if kind.eps > _FLOAT32_EPS or 1 / lattice.spacing > kind.max:
-        deltas = deltas.to(torch.float64)  # half precision, or a minute clip norm
-    deltas.mul_(scale.to(deltas.dtype)[:, None]).round_()
-    if not bool(finite.all()):
-        deltas[~finite] = 0.0
-    # Integers up to 2^20 are exact in float32, their sums are exact in float64.
-    total = deltas.sum(dim=0, dtype=torch.float64).to(torch.int64)
-    good = int(finite.sum())
-    return ClippedSum(
-        total.cpu(),
-        2 * int(within.sum()) - len(deltas),
-        len(deltas),
-        Diagnostics(
+
+    def __init__(self, lattice: Lattice) -> None:
+        self._lattice = lattice
+        self._total = torch.zeros(lattice.dimension, dtype=torch.int64)
+        self._carry: Tensor | None = None
+        self._held = 0
+        self._votes = 0
+        self._clients = 0
+        self._diagnostics = Diagnostics()
+
+    def add(self, deltas: Tensor, examples: int = 0) -> None:
+        """Add the rows of `deltas` `[clients, P]`, which may be overwritten.
+
+        `examples` were used to train them; for the diagnostics.
+        """
+        lattice, clients = self._lattice, len(deltas)
+        norms = torch.linalg.vector_norm(deltas, dim=1, dtype=torch.float64)
+        finite = torch.isfinite(norms)
+        within = finite & (norms <= lattice.target_norm)
+        # Written so that NaN cannot pass: rows are zeroed by mask, never by arithmetic.
+        scale = torch.where(within, 1.0, lattice.target_norm / norms) / lattice.spacing
+        scale = torch.where(finite, scale, 0.0)
+        kind = torch.finfo(deltas.dtype)
+        if kind.eps > _FLOAT32_EPS or 1 / lattice.spacing > kind.max:
+            deltas = deltas.to(torch.float64)  # half precision, or a minute clip norm
+        deltas.mul_(scale.to(deltas.dtype)[:, None]).round_()
+        counts = torch.stack([finite.sum(), within.sum()]).tolist()
+        good, unclipped = int(counts[0]), int(counts[1])
+        if good < clients:
+            deltas[~finite] = 0.0
+        for start in range(0, clients, _EXACT):
+            self._add_integers(deltas[start : start + _EXACT])
+        self._votes += 2 * unclipped - clients
+        self._clients += clients
+        self._diagnostics += Diagnostics(
             clients=good,
-            non_finite=len(deltas) - good,
+            non_finite=clients - good,
             norm_sum=float(norms[finite].sum()),
-            clipped=good - int(within.sum()),
+            clipped=good - unclipped,
             examples=examples,
-        ),
-    )
+        )
+
+    def result(self) -> ClippedSum:
+        """The sum so far."""
+        self._flush()
+        return ClippedSum(
+            self._total.clone(), self._votes, self._clients, self._diagnostics
+        )
+
+    def _add_integers(self, rows: Tensor) -> None:
+        carry = self._carry
+        if (
+            carry is None
+            or carry.dtype != rows.dtype
+            or self._held + len(rows) > _EXACT
+        ):
+            self._flush()
+            carry = self._carry = None
+        if carry is None:
+            self._carry = rows[0].clone() if len(rows) == 1 else rows.sum(dim=0)
+        elif len(rows) == 1:
+            carry.add_(rows[0])
+        else:
+            carry.add_(rows.sum(dim=0))
+        self._held += len(rows)
+
+    def _flush(self) -> None:
+        if self._carry is not None:
+            self._total.add_(self._carry.cpu().to(torch.int64))
+        self._carry, self._held = None, 0
 
 
 def check_headroom(clients: int, noise_multiplier: float) -> None:

@@ -103,6 +103,20 @@ class Examples:
         """The named rows of every field, as copies."""
         return {name: values[rows] for name, values in self.fields.items()}
 
+    def part(self, groups: slice) -> "Examples":
+        """Some consecutive groups, as views.
+
+        Example:
+            >>> e = Examples({"label": np.arange(4)}, np.array([0, 1, 3, 4]))
+            >>> part = e.part(slice(1, 3))
+            >>> part.fields["label"].tolist(), part.offsets.tolist()
+            ([1, 2, 3], [0, 2, 3])
+        """
+        offsets = self.offsets[groups.start : groups.stop + 1]
+        rows = slice(int(offsets[0]), int(offsets[-1]))
+        fields = {name: values[rows] for name, values in self.fields.items()}
+        return Examples(fields, offsets - offsets[0])
+
     def regroup(self, groups_per_group: Sequence[int]) -> "Examples":
         """Merge consecutive groups: the first `groups_per_group[0]` become one, ...
 

@@ -6,7 +6,7 @@ it comes from one seed per virtual client, so a client's work does not depend on
 trained beside it, on which worker, or by which engine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -132,9 +132,16 @@ class Work:
         """The local steps, in order."""
         return iter(range(self.rows.shape[1]))
 
-    def at(self, step: int) -> Batch:
-        """The batch of a step, `[V, B, ...]`, with `weight` and `classes`."""
-        taken = {name: self.gather(v, step) for name, v in self.batch.items()}
+    def at(self, step: int, fields: Collection[str] | None = None) -> Batch:
+        """The batch of a step, `[V, B, ...]`, with `weight` and `classes`.
+
+        With `fields`, only those of them that the batch has.
+        """
+        taken = {
+            name: self.gather(values, step)
+            for name, values in self.batch.items()
+            if fields is None or name in fields or name == "weight"
+        }
         weight = (self.rows[:, step] >= 0).to(_float_type(self.batch))
         taken["weight"] = taken.get("weight", 1) * weight
         taken["classes"] = self.classes
@@ -162,19 +169,36 @@ class Work:
     def of(self, client: int) -> Iterator[Batch]:
         """The batches of one client, without padding, `[b, ...]`."""
         for step in self.steps():
-            rows = self.rows[client, step]
-            rows = rows[rows >= 0]
-            if len(rows):
-                taken = {name: values[rows] for name, values in self.batch.items()}
-                taken.setdefault(
-                    "weight", torch.ones(len(rows), dtype=_float_type(taken))
-                )
-                taken["classes"] = self.classes[client]
-                yield taken
+            batch = self.one(client, step)
+            if len(batch["weight"]):
+                yield batch
+
+    def one(self, client: int, step: int) -> Batch:
+        """What one client reads in a step, without padding, `[b, ...]`."""
+        rows = self.rows[client, step]
+        rows = rows[rows >= 0]
+        taken = {name: values[rows] for name, values in self.batch.items()}
+        ones = torch.ones(len(rows), dtype=_float_type(taken), device=rows.device)
+        taken.setdefault("weight", ones)
+        taken["classes"] = self.classes[client]
+        return taken
+
+    def clients(self, own: slice) -> "Work":
+        """The work of some of the clients; rows of the others stay, unread."""
+        heads = {name: values[own] for name, values in self.heads.items()}
+        return replace(
+            self, rows=self.rows[own], classes=self.classes[own], heads=heads
+        )
 
 
 class LocalModel(nn.Module):
-    """A backbone with a head: a batch in, the scalar loss of one local step out."""
+    """A backbone with a head: a batch in, the scalar loss of one local step out.
+
+    Attributes:
+        scratch: what an engine keeps from one call to the next.
+    """
+
+    scratch: object = None
 
     def __init__(
         self, task: EmbeddingTask, backbone: nn.Module, head: nn.Module

@@ -10,7 +10,9 @@ those who do not know the seed; `RootKey.seeded` lets the statement say so.
 
 import hashlib
 import math
+import os
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
 _BLOCK = 1 << 14  # normals drawn at a time: 128 KiB in, 128 KiB out, stays in cache
+_THREADS = min(4, os.cpu_count() or 1)  # the numbers do not depend on it
 
 
 @dataclass(frozen=True)
@@ -81,16 +84,21 @@ def _extend(prefix: "hashlib.blake2b", value: int) -> int:
 class KeyStream:
     """A ChaCha20 stream of random words.
 
+    Args:
+        key: 32 bytes.
+        skip: words to leave out at the start, fewer than 2^35; costs nothing.
+
     Example:
         >>> KeyStream(bytes(32)).words(2).tolist()
         [10393729187455219830, 2935650227004792128]
     """
 
-    def __init__(self, key: bytes) -> None:
-        # A derived key is used for one stream only, so a constant nonce is sound.
-        self._cipher = Cipher(
-            algorithms.ChaCha20(key, bytes(16)), mode=None
-        ).encryptor()
+    def __init__(self, key: bytes, skip: int = 0) -> None:
+        # A derived key is used for one stream only, so a constant nonce is sound. The
+        # block counter comes first; a block has 8 words.
+        nonce = (skip // 8).to_bytes(4, "little") + bytes(12)
+        self._cipher = Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor()
+        self.words(skip % 8)
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """The next `count` uniform 64-bit words, uint64 `[count]`."""
@@ -130,12 +138,27 @@ def lattice_normals(key: bytes, count: int, scale: float) -> NDArray[np.int64]:
     Rounding an exact sum's Gaussian noise is post-processing of the Gaussian mechanism,
     because the sum itself lies on the lattice: round(sum + N) = sum + round(N).
     """
-    stream = KeyStream(key)
     out = np.empty(count, dtype=np.int64)
-    for start in range(0, count, _BLOCK):
+    share = -(-count // _BLOCK // _THREADS) * _BLOCK or _BLOCK
+    starts = range(0, count, share)
+    if len(starts) < 2:
+        _fill_normals(out, KeyStream(key), scale)
+        return out
+    # The words before a multiple of the block are as many as the normals.
+    with ThreadPoolExecutor(len(starts)) as pool:
+        done = [
+            pool.submit(_fill_normals, out[at : at + share], KeyStream(key, at), scale)
+            for at in starts
+        ]
+    for part in done:
+        part.result()
+    return out
+
+
+def _fill_normals(out: NDArray[np.int64], stream: KeyStream, scale: float) -> None:
+    for start in range(0, len(out), _BLOCK):
         part = out[start : start + _BLOCK]
         noise = stream.normals(len(part))
         noise *= scale
         np.rint(noise, out=noise)
         part[:] = noise
-    return out

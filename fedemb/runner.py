@@ -7,21 +7,21 @@ every virtual client alone and gives the same integers whatever the chunk and th
 """
 
 import copy
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
-from threading import local
+from threading import get_ident
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedemb.clipping import ClippedSum, Lattice, clip_to_lattice
+from fedemb.clipping import ClippedSum, Lattice, LatticeSum
 from fedemb.cohort import Cohort
 from fedemb.data import OWNER, Examples, UserDataset
+from fedemb.engines.flat import flat_deltas, stacked_deltas
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
@@ -30,13 +30,18 @@ from fedemb.local import LocalModel, LocalTraining, Work, make_work
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import EmbeddingTask
 from fedemb.randomness import RootKey
+from fedemb.threads import Threads
 
 Deltas: TypeAlias = Callable[
     [LocalModel, FlatLayout, Tensor, Work, LocalTraining], Tensor
 ]
 
+_FETCHED = 16  # virtual clients whose users are fetched by one call
+
 ENGINES: dict[str, Deltas] = {
     "serial": serial_deltas,
+    "flat": flat_deltas,
+    "stacked": stacked_deltas,
     "vectorized": vectorized_deltas,
     "shared": shared_deltas,
 }
@@ -47,7 +52,7 @@ class EngineChoice:
     """How the virtual clients of a round are computed; never what is computed.
 
     Attributes:
-        name: `serial`, `vectorized` or `shared`.
+        name: `serial`, `flat`, `stacked`, `vectorized` or `shared`.
         chunk: virtual clients trained together; the serial engine always takes one.
         threads: chunks trained at the same time, one core each.
     """
@@ -55,6 +60,11 @@ class EngineChoice:
     name: str = "serial"
     chunk: int = 16
     threads: int = 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether every virtual client is trained alone: no rounding is shared."""
+        return self.name == "serial" or (self.name == "flat" and self.chunk == 1)
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
@@ -91,37 +101,57 @@ class InlineRunner:
     key: RootKey = field(repr=False)
     engine: EngineChoice = EngineChoice()
     device: torch.device = torch.device("cpu")
-    _own: local = field(default_factory=local, repr=False, compare=False)
+    _threads: Threads = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_threads", Threads(self.engine.threads))
 
     def with_engine(self, engine: EngineChoice) -> "InlineRunner":
         """The same runner with another engine."""
-        return replace(self, engine=engine, _own=local())
+        return replace(self, engine=engine)
 
     def train(
         self, backbone: Tensor, cohort: Cohort, lattice: Lattice, round_index: int
     ) -> ClippedSum:
-        """The exact sum of the clipped deltas of `cohort`, trained from `backbone`."""
+        """The exact sum of the clipped deltas of `cohort`, trained from `backbone`.
+
+        Data are read ahead of the training, within the round and never beyond it: what
+        a round reads has been paid for.
+        """
         present = cohort.present(self.dataset.num_users)
         theta = backbone.to(self.device)
         # The padding of batches and heads depends on who is trained together, and float
         # rounding on the padding; the serial engine has neither.
-        chunk = 1 if self.engine.name == "serial" else self.engine.chunk
-        parts = [present.part(i, i + chunk) for i in range(0, len(present), chunk)]
+        chunk = 1 if self.engine.alone else self.engine.chunk
+        sums: dict[int, LatticeSum] = {}
 
-        def one(part: Cohort) -> ClippedSum:
-            work = self.work(part, round_index).to(self.device)
-            deltas = self.deltas(theta, work)
-            return clip_to_lattice(deltas, lattice, work.examples)
+        def one(work: Work) -> None:
+            work = work.to(self.device)
+            if get_ident() not in sums:
+                sums[get_ident()] = LatticeSum(lattice)
+            sums[get_ident()].add(self.deltas(theta, work), work.examples)
 
+        self._threads.each(one, self._works(present, chunk, round_index))
         zero = ClippedSum.zero(len(backbone))
-        if self.engine.threads == 1:
-            return reduce(add, map(one, parts), zero)
-        with ThreadPoolExecutor(self.engine.threads, initializer=_one_core) as pool:
-            return reduce(add, pool.map(one, parts), zero)
+        return reduce(add, (own.result() for own in sums.values()), zero)
+
+    def _works(self, present: Cohort, chunk: int, round_index: int) -> Iterator[Work]:
+        """The work of `chunk` clients at a time; several chunks are fetched at once."""
+        block = chunk * -(-_FETCHED // chunk)
+        for start in range(0, len(present), block):
+            whole = present.part(start, start + block)
+            fetched = self.dataset.fetch(whole.users)
+            ends = np.concatenate([[0], np.cumsum(whole.sizes)])
+            for first in range(0, len(whole), chunk):
+                part = whole.part(first, first + chunk)
+                users = slice(int(ends[first]), int(ends[first + len(part)]))
+                yield self._work_of(part, fetched.part(users), round_index)
 
     def work(self, part: Cohort, round_index: int) -> Work:
         """What the virtual clients of `part` have to do in a round."""
-        fetched = self.dataset.fetch(part.users)
+        return self._work_of(part, self.dataset.fetch(part.users), round_index)
+
+    def _work_of(self, part: Cohort, fetched: Examples, round_index: int) -> Work:
         owners = np.repeat(np.arange(fetched.num_groups), fetched.sizes)
         fields = {**fetched.fields, OWNER: owners}
         examples = Examples(fields, fetched.offsets).regroup(part.sizes.tolist())
@@ -132,18 +162,18 @@ class InlineRunner:
         """Backbone deltas `[V, P]` of the clients of `work`, before clipping."""
         if work.rows.numel() == 0:
             return theta.new_zeros(len(work.rows), len(theta))
-        model = LocalModel(self.task, self._own_backbone(), work.head.to(self.device))
+        model = self._own_model()
+        model.head = work.head.to(self.device)
         return ENGINES[self.engine.name](model, self.layout, theta, work, self.recipe)
 
-    def _own_backbone(self) -> nn.Module:
-        """The copy of this thread: engines swap parameters in and out of the module."""
-        if not hasattr(self._own, "backbone"):
+    def _own_model(self) -> LocalModel:
+        """The model of this thread: engines swap parameters in and out of modules."""
+        own = self._threads.own
+        if not hasattr(own, "model"):
             module = copy.deepcopy(self.backbone).to(self.device)
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._own.backbone = module.requires_grad_(False)
-        backbone: nn.Module = self._own.backbone
-        return backbone
-
-
-def _one_core() -> None:
-    torch.set_num_threads(1)
+            own.model = LocalModel(
+                self.task, module.requires_grad_(False), nn.Identity()
+            )
+        model: LocalModel = own.model
+        return model

@@ -3,11 +3,14 @@
 The measurement trains made-up virtual clients cut from the *public* held-out rows, so
 the choice, which is printed and recorded, tells nothing about users; and it happens
 before any budget is spent. Any choice computes the same deltas up to float rounding.
+An engine that trains several virtual clients together is compared with the serial one
+first, in double precision: a backbone that mixes rows would let one virtual client
+change what another contributes, which no clipping bounds.
 """
 
+import copy
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +19,14 @@ from torch import Tensor
 
 from fedemb.clipping import Lattice, clip_to_lattice
 from fedemb.data import Examples
+from fedemb.engines.flat import stackable
+from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import single_backbone_step
-from fedemb.local import make_work
-from fedemb.runner import EngineChoice, InlineRunner
+from fedemb.errors import UserError
+from fedemb.local import LocalModel, make_work
+from fedemb.runner import ENGINES, EngineChoice, InlineRunner
+
+_TOLERANCE = 1e-6  # of the norm of the deltas, in double precision
 
 _MOST_ROWS = 1024  # trained together; bounds the memory of activations
 
@@ -46,32 +54,79 @@ def choose_engine(
         theta: backbone `[P]`.
         rows_per_client: typical rows of one virtual client.
         name: an engine's name restricts the choice to its chunk sizes.
+
+    Raises:
+        UserError: if no engine of that name computes what the serial one does.
     """
-    threads = os.cpu_count() or 1
     public = runner.dataset.held_out()
     single = _takes_one_step(runner, rows_per_client)
+    if name == "stacked" and not stackable(runner.backbone, runner.layout):
+        raise UserError(
+            "engine='stacked' needs trained layers that have a stacked form, which "
+            "this model has not; use --engine flat or auto."
+        )
     measured = []
     largest = max(1, _MOST_ROWS // rows_per_client)
     candidates = (
         replace(c, chunk=min(c.chunk, largest))
-        for c in _candidates(name, single, threads)
+        for c in _candidates(runner, name, single)
     )
     for candidate in dict.fromkeys(candidates):
         examples = _made_up_clients(public, candidate.chunk, rows_per_client)
         measured.append(_measure(runner.with_engine(candidate), theta, examples))
-    best = max(measured, key=lambda m: m.clients_per_second)
-    return best.choice, measured
+    for best in sorted(measured, key=lambda m: -m.clients_per_second):
+        if best.choice.alone or agrees_with_serial(runner, best.choice.name, theta):
+            return best.choice, measured
+    raise UserError(
+        f"engine={name!r} computes something else than the serial engine for this "
+        "model, so its features mix rows of several virtual clients; use --engine "
+        "serial."
+    )
 
 
-def _candidates(name: str, single: bool, threads: int) -> Iterable[EngineChoice]:
-    if name in ("auto", "serial"):
-        yield EngineChoice(name="serial", chunk=4, threads=threads)
-    if name in ("auto", "vectorized"):
-        for chunk in (4, 16):
-            yield EngineChoice(name="vectorized", chunk=chunk, threads=threads)
-    if name == "shared" or (name == "auto" and single):
-        for chunk in (16, 64):
-            yield EngineChoice(name="shared", chunk=chunk, threads=threads)
+def agrees_with_serial(runner: InlineRunner, name: str, theta: Tensor) -> bool:
+    """Whether an engine computes what the serial one does on a few public rows."""
+    own = min(4, runner.recipe.batch_size)
+    examples = _made_up_clients(runner.dataset.held_out(), 3, own)
+    examples = Examples(
+        {k: v[: 3 * own - 1] for k, v in examples.fields.items()},
+        np.minimum(examples.offsets, 3 * own - 1),  # ragged: the last has one row less
+    )
+    steps = runner.recipe.reads(own) and -(-runner.recipe.reads(own) // own)
+    recipe = replace(
+        runner.recipe,
+        batch_size=own,
+        steps=max(1, min(steps, (runner.recipe.head_steps or 0) + 2)),
+    )
+    seeds = np.arange(3, dtype=np.uint64)
+    work = make_work(runner.task, recipe, examples, seeds, torch.float64)
+    backbone = copy.deepcopy(runner.backbone).double().requires_grad_(False)
+    model = LocalModel(runner.task, backbone, work.head)
+    theta = theta.to("cpu", torch.float64)
+    if name == "shared" and not single_backbone_step(work, recipe):
+        return False
+    expected = serial_deltas(model, runner.layout, theta, work, recipe)
+    found = ENGINES[name](model, runner.layout, theta, work, recipe)
+    return bool((found - expected).norm() <= _TOLERANCE * expected.norm())
+
+
+def _candidates(runner: InlineRunner, name: str, single: bool) -> list[EngineChoice]:
+    """What to measure; the chunk of the flat engine matters to heads alone."""
+    stacked = stackable(runner.backbone, runner.layout)
+    chunks = {
+        "serial": (1,) if name == "serial" else (),
+        "flat": (1, 16) if runner.recipe.head_steps else (1,),
+        "stacked": (4, 16) if stacked or name == "stacked" else (),
+        "vectorized": (4, 16) if name == "vectorized" or not stacked else (),
+        "shared": (16, 64) if name == "shared" or single else (),
+    }
+    threads = os.cpu_count() or 1
+    return [
+        EngineChoice(name=engine, chunk=chunk, threads=threads)
+        for engine, sizes in chunks.items()
+        for chunk in sizes
+        if name in ("auto", engine)
+    ]
 
 
 def _takes_one_step(runner: InlineRunner, rows: int) -> bool:

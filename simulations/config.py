@@ -242,7 +242,7 @@ class RunConfig:
         rounds: T.
         runner: `inline`, `processes` or `flower`.
         workers: processes or Flower nodes; None is one per core.
-        engine: `auto`, `serial`, `vectorized` or `shared`.
+        engine: `auto`, `serial`, `flat`, `stacked`, `vectorized` or `shared`.
         seed: None draws all secrets from the operating system.
         ledger: the population's ledger; None is the run folder's own.
         budget: epsilon that a shared ledger must never exceed; None is the run's
@@ -268,7 +268,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("runner", self.runner, ("inline", "processes", "flower")),
-            ("engine", self.engine, ("auto", "serial", "vectorized", "shared")),
+            (
+                "engine",
+                self.engine,
+                ("auto", "serial", "flat", "stacked", "vectorized", "shared"),
+            ),
             ("baseline", self.baseline, ("none", "dp-fedavg", "dp-sgd")),
         ):
             if value not in choices:

@@ -186,7 +186,7 @@ def make_statement(
         "treated as public",
         "run times, and the operator's diagnostics of raw norms",
     ]
-    if engine.name != "serial":
+    if not engine.alone:
         not_private.append(
             "float rounding between virtual clients that are computed together, of the "
             "order of 1e-5 of the clip norm (none with --engine serial)"

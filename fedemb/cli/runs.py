@@ -1,6 +1,7 @@
 """`fedemb simulate` and `fedemb resume`."""
 
 import datetime
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,7 +70,8 @@ def simulate(
     runner: Annotated[Text, typer.Option(help="inline, processes or flower.")] = None,
     workers: Annotated[Whole, typer.Option(help="Processes or Flower nodes.")] = None,
     engine: Annotated[
-        Text, typer.Option(help="auto, serial, vectorized or shared.")
+        Text,
+        typer.Option(help="auto, serial, flat, stacked, vectorized or shared."),
     ] = None,
     sampler: Annotated[
         Text,
@@ -248,7 +250,7 @@ def resume(
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Say how to go on when a person interrupts the run."""
+    """Say how to go on when a person interrupts the run, or the disk is full."""
     try:
         yield
     except KeyboardInterrupt:
@@ -257,6 +259,24 @@ def resumable(folder: Path) -> Iterator[None]:
         raise Interrupted(
             f"interrupted; nothing is lost. Continue with: fedemb resume {folder}"
         ) from None
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        from fedemb.errors import UserError
+
+        raise UserError(
+            f"the disk of {folder} is full; free some space, then continue with: "
+            f"fedemb resume {folder}"
+        ) from error
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Whether a file, or the ledger behind its own error, found no space."""
+    behind = error.__context__
+    return (
+        getattr(error, "errno", None) == errno.ENOSPC
+        or getattr(behind, "sqlite_errorname", "") == "SQLITE_FULL"
+    )
 
 
 def _close(

@@ -5,13 +5,19 @@ same for all virtual clients. So every row is embedded once, in one batched forw
 pass without a graph, however many steps the head takes.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from fedemb.engines.rows import channels_last
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Features, Parameters
+
+_BLOCK = 64  # rows embedded at a time: their activations stay in cache
 
 
 def fit_heads(
@@ -20,13 +26,18 @@ def fit_heads(
     theta: Tensor,
     work: Work,
     recipe: LocalTraining,
+    known: Features | None = None,
 ) -> dict[str, Tensor]:
-    """Head parameters `[V, ...]` after the head-only steps of `recipe`."""
+    """Head parameters `[V, ...]` after the head-only steps of `recipe`.
+
+    `known` are features of all rows at the shared weights, if they are there already.
+    """
     heads = {name: value.clone() for name, value in work.heads.items()}
     steps = [s for s in work.steps() if not recipe.trains_backbone(s)]
     if not heads or not steps:
         return heads
-    features = embed_rows(model, layout, theta, work.batch)
+    features = embed_rows(model, layout, theta, work.batch) if known is None else known
+    needed = _fields_of_the_loss(model, work, features)
     velocity = {name: torch.zeros_like(value) for name, value in heads.items()}
     rate = recipe.learning_rate * recipe.head_lr_scale
 
@@ -35,7 +46,7 @@ def fit_heads(
 
     gradients = vmap(grad(loss))
     for step in steps:
-        found = gradients(heads, _gather(work, features, step), work.at(step))
+        found = gradients(heads, _gather(work, features, step), work.at(step, needed))
         for name, value in heads.items():
             velocity[name].mul_(recipe.momentum).add_(found[name])
             value.sub_(moving(velocity[name] * rate, work.active(step)))
@@ -47,15 +58,97 @@ def moving(change: Tensor, active: Tensor) -> Tensor:
     return torch.where(active.view(-1, *[1] * (change.dim() - 1)), change, 0.0)
 
 
+def features_by_row(
+    work: Work, features: Features, rows: Tensor, recipe: LocalTraining
+) -> Features | None:
+    """Features `[m, ...]` of some `rows` `[m]` (-1 is padding) as those of all rows.
+
+    None if the head-only steps read other rows than these.
+    """
+    steps = [s for s in work.steps() if not recipe.trains_backbone(s)]
+    read = rows >= 0
+    count = len(next(iter(work.batch.values())))
+    here = torch.zeros(count, dtype=torch.bool, device=rows.device)
+    here[rows[read]] = True
+    wanted = work.rows[:, steps].flatten()
+    if not bool(here[wanted[wanted >= 0]].all()):
+        return None
+
+    def placed(values: Tensor) -> Tensor:
+        out = values.new_zeros(count, *values.shape[1:])
+        out[rows[read]] = values.detach()[read]
+        return out
+
+    if isinstance(features, Tensor):
+        return placed(features)
+    return {name: placed(values) for name, values in features.items()}
+
+
 def embed_rows(
     model: LocalModel, layout: FlatLayout, theta: Tensor, batch: Batch
 ) -> Features:
     """Features of all rows at the shared weights, without a graph."""
     backbone = _Features(model)
     named = {f"model.backbone.{k}": v for k, v in layout.unflatten(theta).items()}
+    rows = len(next(iter(batch.values())))
+    parts: list[Features] = []
     with torch.no_grad():
-        features: Features = functional_call(backbone, named, (batch,))
-    return features
+        for start in range(0, rows, _BLOCK):
+            block = {
+                name: channels_last(values[start : start + _BLOCK])
+                for name, values in batch.items()
+            }
+            parts.append(functional_call(backbone, named, (block,)))
+    return concatenated(parts)
+
+
+def concatenated(parts: list[Features]) -> Features:
+    """Features of several batches as those of one."""
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if tensors:
+        return torch.cat(tensors)
+    tables = [part for part in parts if not isinstance(part, Tensor)]
+    return {name: torch.cat([part[name] for part in tables]) for name in tables[0]}
+
+
+class _Noted(dict[str, Tensor]):
+    """A batch that notes which of its fields are read."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        self.read.update(self.keys())
+        return super().__iter__()
+
+
+def _fields_of_the_loss(
+    model: LocalModel, work: Work, features: Features
+) -> frozenset[str]:
+    """Which fields of a batch a head's loss reads, so that no others are gathered.
+
+    Images are read to make features, once, and seldom again.
+    """
+    one = work.clients(slice(0, 1))
+    batch = _Noted({name: values[0] for name, values in one.at(0).items()})
+    gathered = _gather(one, features, 0)
+    first = (
+        gathered[0]
+        if isinstance(gathered, Tensor)
+        else {name: values[0] for name, values in gathered.items()}
+    )
+    with torch.no_grad():
+        head_loss(model, {k: v[0] for k, v in one.heads.items()}, first, batch)
+    return frozenset(batch.read)
 
 
 class _Features(nn.Module):

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from fedemb.engines.heads import fit_heads, head_loss
+from fedemb.engines.heads import features_by_row, fit_heads, head_loss
+from fedemb.engines.rows import as_one_batch, by_client, patches
 from fedemb.engines.serial import local_parameters
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
@@ -62,13 +63,22 @@ def shared_deltas(
     steps = [step for step in work.steps() if recipe.trains_backbone(step)]
     if not steps:
         return theta.new_zeros(len(work.rows), len(theta))
-    heads = fit_heads(model, layout, theta, work, recipe)
-    batch = work.at(steps[0])
+    batch, rows = work.at(steps[0]), work.rows[:, steps[0]].flatten()
     layout.load(model.backbone, theta)
     rules = _rules(model.backbone, layout)
-    gradients = None if rules is None else _hooked(model, layout, rules, heads, batch)
+
+    def heads_on(features: Features | None) -> Parameters:
+        """Heads fitted to the features of the backbone step, if they cover theirs."""
+        known = (
+            None if features is None else features_by_row(work, features, rows, recipe)
+        )
+        return fit_heads(model, layout, theta, work, recipe, known)
+
+    gradients = (
+        None if rules is None else _hooked(model, layout, rules, heads_on, batch)
+    )
     if gradients is None:
-        gradients = _functional(model, layout, theta, heads, batch)
+        gradients = _functional(model, layout, theta, heads_on(None), batch)
     gradients.mul_(-recipe.learning_rate)
     idle = ~work.active(steps[0])
     if bool(idle.any()):
@@ -99,34 +109,31 @@ def _hooked(
     model: LocalModel,
     layout: FlatLayout,
     rules: dict[str, Rule],
-    heads: Parameters,
+    heads_on: Callable[[Features], Parameters],
     batch: Batch,
 ) -> Tensor | None:
     """Gradients `[V, P]` from the inputs and output gradients of the trained layers."""
-    clients, width = batch["weight"].shape
+    clients = len(batch["weight"])
     seen: list[_Call] = []
     hooks = [
         layer.register_forward_hook(_recorder(seen, name))
         for name, layer in model.backbone.named_modules()
         if name in rules
     ]
-    flat = {
-        name: _channels_last(values.flatten(0, 1)) if values.dim() > 1 else values
-        for name, values in batch.items()
-    }
-    flat["classes"] = batch["classes"].repeat_interleave(width)
+    flat = as_one_batch(batch)
     try:
         with torch.enable_grad():
             features = model.task.features(model.backbone, flat)
-            stacked = _unflatten(features, clients, width)
-            losses = vmap(lambda h, f, b: head_loss(model, h, f, b))(
-                heads, stacked, batch
-            )
     finally:
         for hook in hooks:
             hook.remove()
     if {call.name for call in seen} != set(rules):
         return None  # some layer's weights are used without calling the layer
+    heads = heads_on(features)
+    with torch.enable_grad():
+        losses = vmap(lambda h, f, b: head_loss(model, h, f, b))(
+            heads, by_client(features, clients), batch
+        )
     outputs = [call.output for call in seen]
     _refuse_overwritten(seen)
     upstream = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
@@ -166,19 +173,6 @@ def _refuse_overwritten(seen: list[_Call]) -> None:
             )
 
 
-def _channels_last(values: Tensor) -> Tensor:
-    """Images in the memory order that convolutions and weight gradients prefer."""
-    if values.dim() == 4 and values.is_floating_point():
-        return values.contiguous(memory_format=torch.channels_last)
-    return values
-
-
-def _unflatten(features: Features, clients: int, width: int) -> Features:
-    if isinstance(features, Tensor):
-        return torch.unflatten(features, 0, (clients, width))
-    return {k: torch.unflatten(v, 0, (clients, width)) for k, v in features.items()}
-
-
 def _linear(
     layer: nn.Module, inputs: Tensor, upstream: Tensor, clients: int
 ) -> dict[str, Tensor]:
@@ -198,36 +192,21 @@ def _conv2d(
     out_channels, groups = layer.out_channels, layer.groups
     # Rows of patches and of gradients, one per output position; channels come last, so
     # that with channels-last activations both are read in long contiguous runs.
-    patches = _patches(layer, inputs).reshape(
+    read = patches(layer, inputs).reshape(
         clients, -1, layer.kernel_size[0] * layer.kernel_size[1], layer.in_channels
     )
     outputs = upstream.permute(0, 2, 3, 1).reshape(clients, -1, out_channels)
     if groups == 1:
-        weight = torch.bmm(outputs.transpose(1, 2), patches.flatten(2))
-        weight = weight.view(clients, out_channels, patches.shape[2], -1)
+        weight = torch.bmm(outputs.transpose(1, 2), read.flatten(2))
+        weight = weight.view(clients, out_channels, read.shape[2], -1)
     else:
         weight = torch.einsum(
             "vlgo,vlkgi->vgoki",
             torch.unflatten(outputs, 2, (groups, -1)),
-            torch.unflatten(patches, 3, (groups, -1)),
+            torch.unflatten(read, 3, (groups, -1)),
         ).flatten(1, 2)
     weight = weight.transpose(2, 3).reshape(clients, *layer.weight.shape)
     return {"weight": weight, "bias": outputs.sum(1)}
-
-
-def _patches(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
-    """What each output position reads, `[N, H', W', kh, kw, C]`, as a view."""
-    (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
-    ph, pw = (int(p) for p in layer.padding)
-    x = inputs.permute(0, 2, 3, 1)
-    x = F.pad(x, (0, 0, pw, pw, ph, ph)) if ph or pw else x.contiguous()
-    n, height, width, channels = x.shape
-    rows = (height - dh * (kh - 1) - 1) // sh + 1
-    columns = (width - dw * (kw - 1) - 1) // sw + 1
-    a, b, c, d = x.stride()
-    return x.as_strided(
-        (n, rows, columns, kh, kw, channels), (a, sh * b, sw * c, dh * b, dw * c, d)
-    )
 
 
 def _group_norm(

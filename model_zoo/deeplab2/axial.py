@@ -109,7 +109,7 @@ class AxialAttention(nn.Module):
             by_value = self.value_position(length)
             found.append(torch.einsum("nhlm,lmd->nhdl", weights, by_value))
         retrieved = torch.cat(found, dim=1).reshape(n, -1, length, 1)
-        normalised = self.retrieved_norm(retrieved)
+        normalised: Tensor = self.retrieved_norm(retrieved)
         return normalised.reshape(n, len(found), self.values, length).sum(1)
 
 
@@ -134,7 +134,7 @@ class AxialAttention2d(nn.Module):
         """`[B, C, H, W]` -> `[B, V, ceil(H / stride), ceil(W / stride)]`."""
         b, c, h, w = images.shape
         columns = images.permute(0, 3, 1, 2).reshape(b * w, c, h)
-        x = self.height(columns).reshape(b, w, -1, h).permute(0, 3, 2, 1)
+        x: Tensor = self.height(columns).reshape(b, w, -1, h).permute(0, 3, 2, 1)
         x = x[:, :: self.stride]  # [B, H', V, W]
         x = self.width(x.reshape(-1, *x.shape[2:])).reshape(b, -1, x.shape[2], w)
         return x.permute(0, 2, 1, 3)[..., :: self.stride]

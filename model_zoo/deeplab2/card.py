@@ -82,6 +82,7 @@ class PanopticStages:
             targets=size.targets,
             post=size.post,
             augmentation=size.augmentation,
+            losses=size.losses,
         )
         return (Stage("panoptic", task, 1.0, options.trainable or "all"),)
 

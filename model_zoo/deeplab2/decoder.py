@@ -25,6 +25,7 @@ class DecoderSpec:
         heads: channels inside the semantic, centre and offset head.
         kernel: of fusing convolutions and heads.
         separable: whether those are depthwise-separable.
+        predict_std: of the last layers' first weights.
 
     Raises:
         UserError: for an even kernel.
@@ -39,6 +40,7 @@ class DecoderSpec:
     heads: tuple[int, int, int] = (256, 32, 32)
     kernel: int = 5
     separable: bool = True
+    predict_std: float = 0.01
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
@@ -66,7 +68,7 @@ class Pyramid(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C, H, W]` -> `[B, C', H, W]`."""
-        parts = [self.point(images)]
+        parts: list[Tensor] = [self.point(images)]
         if self.pooled is None or self.project is None:
             return parts[0]
         parts += [layer(images) for layer in self.spread]

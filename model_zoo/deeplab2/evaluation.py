@@ -4,7 +4,7 @@ A head is private to whoever needs one, so judging a backbone means giving it a 
 first: on public pictures, from a public seed, the same for every backbone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedemb.data import Examples
 from fedemb.protocols import Batch
+from model_zoo.deeplab2.augment import AugmentSpec
 from model_zoo.deeplab2.categories import DIVISOR, Categories
 from model_zoo.deeplab2.network import LocalNetwork, SharedNetwork
 from model_zoo.deeplab2.postprocess import PostSpec, group_pixels, merge
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FitSpec:
-    """How a head is fitted: Adam on the task's own losses, with frozen features.
+    """How a head is fitted: Adam on the task's losses, with frozen features.
+
+    All pixels count alike, and all of them: in the few steps of a fit the published
+    choice of hard pixels and small instances would have no time to reach the rest.
 
     Attributes:
         rows: pictures to fit to, and as many to judge by, at most.
@@ -95,6 +99,13 @@ def fit_head(
 ) -> LocalNetwork:
     """A new head, fitted to the frozen features of `examples`."""
     device = device or next(backbone.parameters()).device
+    task = replace(
+        task,
+        losses=replace(task.losses, top_k=1.0),
+        targets=replace(task.targets, small_weight=1.0),
+        classes_of="global",
+        augmentation=AugmentSpec(),
+    )
     batch = _to(task.prepare(examples, np.zeros(1, np.uint64)), device)
     batch.pop("path", None)
     batch["weight"] = torch.ones(len(examples), device=device)
@@ -116,7 +127,7 @@ def fit_head(
                 {name: values[rows] for name, values in features.items()},
                 {name: values[rows] for name, values in batch.items()},
             )
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             decay.step()
     return head.eval()
@@ -130,7 +141,7 @@ def segment(
     images = task.prepare(_pictures(examples), np.zeros(1, np.uint64))["image"]
     out = []
     with torch.no_grad():
-        for part in images.split(16):
+        for part in torch.split(images, 16):
             pictures = part.to(device)
             size = (int(pictures.shape[2]), int(pictures.shape[3]))
             dense = cast(SharedNetwork, backbone).dense(pictures)
@@ -221,7 +232,7 @@ def _instances(
 
 def _features(backbone: SharedNetwork, images: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
-        parts = [backbone.dense(part) for part in images.split(16)]
+        parts = [backbone.dense(part) for part in torch.split(images, 16)]
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
 

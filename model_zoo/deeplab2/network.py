@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedemb.errors import UserError
 from model_zoo.deeplab2.decoder import Decoders, DecoderSpec, Predictions
-from model_zoo.deeplab2.layers import NORMS
+from model_zoo.deeplab2.layers import NORMS, initialise_
 from model_zoo.deeplab2.mobilenet import MobileNetEncoder, MobileNetSpec
 from model_zoo.deeplab2.residual import ResidualEncoder, ResidualSpec
 
@@ -75,7 +75,7 @@ class SharedNetwork(nn.Module):
         self.decoders: Decoders | None = None
         if spec.share == "encoder_decoder":
             self.decoders = Decoders(channels, spec.decoder, NORMS[spec.norm])
-            _initialise(self.decoders)
+            initialise_(self.decoders)
         wide = channels["res5"]
         columns = None
         if embedding_dim is not None and embedding_dim < wide:
@@ -86,7 +86,7 @@ class SharedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `[B, C, H, W]` -> embeddings `[B, D]`."""
-        pooled = self.encoder(images)["res5"].mean((2, 3))
+        pooled: Tensor = self.encoder(images)["res5"].mean((2, 3))
         return pooled if self.projection is None else pooled @ self.projection
 
     def dense(self, images: Tensor, uniform: Tensor | None = None) -> dict[str, Tensor]:
@@ -110,18 +110,20 @@ class LocalNetwork(nn.Module):
         if spec.share == "encoder":
             self.decoders = Decoders(channels, spec.decoder, norm)
         self.predictions = Predictions(spec.decoder, categories, norm)
-        _initialise(self)
+        self.predict_std = spec.decoder.predict_std
 
     def forward(
         self, features: Mapping[str, Tensor], size: tuple[int, int]
     ) -> dict[str, Tensor]:
         """Features of `SharedNetwork.dense` -> predictions at `size`."""
-        decoded = features if self.decoders is None else self.decoders(features)
+        # Plain memory order: under vmap, normalisation cannot tell other ones.
+        dense = {name: values.contiguous() for name, values in features.items()}
+        decoded = dense if self.decoders is None else self.decoders(dense)
         predicted: dict[str, Tensor] = self.predictions(decoded, size)
         return predicted
 
     def fresh(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """New values of all parameters: He-normal kernels, and last layers of std 0.01.
+        """New values of all parameters: He-normal kernels, and last layers near zero.
 
         Same names and shapes as `named_parameters`; everything is drawn from
         `generator`.
@@ -134,20 +136,13 @@ class LocalNetwork(nn.Module):
                 continue
             new = torch.empty(old.shape)
             if name.endswith("predict.weight"):
-                nn.init.trunc_normal_(
-                    new, std=0.01, a=-0.02, b=0.02, generator=generator
-                )
+                _near_zero_(new, self.predict_std, generator)
             else:
                 nn.init.kaiming_normal_(new, mode="fan_out", generator=generator)
             values[name] = new
         return values
 
 
-def _initialise(module: nn.Module) -> None:
-    for name, value in module.named_parameters():
-        if value.is_meta or value.dim() < 2:
-            continue
-        if name.endswith("predict.weight"):
-            nn.init.trunc_normal_(value, std=0.01, a=-0.02, b=0.02)
-        else:
-            nn.init.kaiming_normal_(value, mode="fan_out")
+def _near_zero_(value: Tensor, std: float, generator: torch.Generator) -> None:
+    """A normal of `std`, cut off at two of them."""
+    nn.init.trunc_normal_(value, std=std, a=-2 * std, b=2 * std, generator=generator)

@@ -103,14 +103,14 @@ def merge(
     thing = torch.isin(classes, torch.tensor(wanted, device=classes.device))
     out = torch.full_like(classes, void * divisor)
     counts: dict[int, int] = {}
-    for number in instances.unique().tolist():
+    for number in sorted(set(instances.flatten().tolist())):
         mask = (instances == number) & thing
         if number == 0 or not bool(mask.any()):
             continue
         majority = int(classes[mask].bincount().argmax())
         counts[majority] = counts.get(majority, 0) + 1
         out[mask] = majority * divisor + counts[majority]
-    for kind in classes.unique().tolist():
+    for kind in sorted(set(classes.flatten().tolist())):
         mask = (classes == kind) & (instances == 0)
         if kind not in wanted and int(mask.sum()) >= max(stuff_area, 1):
             out[mask] = kind * divisor

@@ -187,7 +187,10 @@ def _overlap(
     shared = a @ b.T
     size = a.sum(1)[:, None]
     union = np.where(crowd, size, size + b.sum(1) - shared)
-    return np.divide(shared, union, np.zeros_like(shared), where=union > 0)
+    found: NDArray[np.float64] = np.divide(
+        shared, union, np.zeros_like(shared), where=union > 0
+    )
+    return found
 
 
 def _curve(

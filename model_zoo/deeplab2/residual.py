@@ -27,6 +27,7 @@ class ResidualSpec:
             have a first stage of three blocks before they halve the grid again).
         blocks: residual blocks of the four stages with outputs res2 to res5.
         stem_filters: of the stem; the last of `beta` has twice as many.
+        stem_stride: 2; 1 for small pictures, which halves all strides that follow.
         filters: f of stage 1; stage s has f 2^(s - 1), and outputs 4 times as many.
         first_blocks: blocks of stage 1, in wide encoders.
         axial_beyond: blocks at this stride and beyond attend along the axes; 0: none.
@@ -42,6 +43,7 @@ class ResidualSpec:
     stem: str = "resnet"
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
     stem_filters: int = 64
+    stem_stride: int = 2
     filters: int = 32
     first_blocks: int = 3
     axial_beyond: int = 0
@@ -147,7 +149,8 @@ class ResidualEncoder(nn.Module):
         self.stem, channels = _stem(spec, inputs, norm)
         self.names: list[str] = []
         self.keep: list[float] = []
-        stages: list[nn.Module] = []
+        self.lengths: list[int] = []
+        every: list[nn.Module] = []
         first = 1 if spec.stem == "wide" else 2
         for stage in range(first, 6):
             count = spec.first_blocks if stage == 1 else spec.blocks[stage - 2]
@@ -156,8 +159,9 @@ class ResidualEncoder(nn.Module):
             keep = 1 - (1 - spec.keep_path) * (stage - 1) / 4
             self.keep += [keep] * count
             self.names.append(f"res{stage}")
-            stages.append(nn.ModuleList(blocks))
-        self.stages = nn.ModuleList(stages)
+            self.lengths.append(count)
+            every += blocks
+        self.blocks = nn.ModuleList(every)
         self.channels = {
             f"res{s}": 4 * spec.filters * 2 ** (s - 1) for s in range(2, 6)
         }
@@ -175,8 +179,8 @@ class ResidualEncoder(nn.Module):
         """
         x = self.stem(images)
         out, index = {}, 0
-        for name, stage in zip(self.names, self.stages, strict=True):
-            for block in stage:  # type: ignore[union-attr]
+        for name, length in zip(self.names, self.lengths, strict=True):
+            for block in self.blocks[index : index + length]:
                 keep = self.keep[index]
                 mask = None
                 if uniform is not None and keep < 1:
@@ -191,13 +195,14 @@ def _stem(spec: ResidualSpec, inputs: int, norm: Norm) -> tuple[nn.Module, int]:
     f = spec.stem_filters
     if spec.stem == "beta":
         layers = (
-            ConvNorm(inputs, f, 3, stride=2, norm=norm),
+            ConvNorm(inputs, f, 3, stride=spec.stem_stride, norm=norm),
             ConvNorm(f, f, 3, norm=norm),
             ConvNorm(f, 2 * f, 3, act="linear", norm=norm),
         )
         return nn.Sequential(*layers), 2 * f
     kernel = 7 if spec.stem == "resnet" else 3
-    return ConvNorm(inputs, f, kernel, stride=2, act="linear", norm=norm), f
+    stem = ConvNorm(inputs, f, kernel, stride=spec.stem_stride, act="linear", norm=norm)
+    return stem, f
 
 
 def _stage(

@@ -63,22 +63,24 @@ class GVilmStages:
 _TINY = GVilmStages(
     video={
         **{"tube": (2, 8, 8), "width": 32, "layers": 3, "heads": 4, "mlp": 64},
-        **{"groups": 4, "grouping": (2, 3), "shared": 32},
+        **{"groups": 4, "grouping": (2, 3), "shared": 32, "pool": "max"},
     },
     text={
         **{"vocab_size": 256, "length": 16, "width": 32, "layers": 1, "heads": 4},
         **{"mlp": 64, "pool": "mean"},
     },
+    task={"temperatures": (0.1, 0.2, 0.2)},
 )
 _SMALL = GVilmStages(
     video={
         **{"tube": (1, 8, 8), "width": 64, "layers": 6, "heads": 4, "mlp": 128},
-        **{"groups": 8, "grouping": (2, 4, 6), "shared": 32},
+        **{"groups": 8, "grouping": (2, 4, 6), "shared": 32, "pool": "max"},
     },
     text={
         **{"vocab_size": 128, "length": 56, "width": 64, "layers": 2, "heads": 4},
         **{"mlp": 128},
     },
+    task={"temperatures": (0.1, 0.2, 0.2)},
 )
 _BERT = {
     **{"vocab_size": 30522, "length": 512, "width": 768, "layers": 12, "heads": 12},

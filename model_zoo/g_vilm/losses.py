@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedemb.heads import weighted_mean
+from model_zoo.video.contrastive import NEVER
 
 
 def temporal_probabilities(clips: Tensor, mask: Tensor, temperature: Tensor) -> Tensor:
@@ -83,8 +84,7 @@ def grounding_loss(
     """
     told = weight * (valid.sum(1) > 0).to(weight.dtype)
     logits = grounding_scores(groups, nouns, valid) / temperature
-    floor = torch.finfo(logits.dtype).min
-    ahead = logits.masked_fill(told[None, :] == 0, floor).log_softmax(1).diagonal()
-    back = logits.T.masked_fill(told[None, :] == 0, floor).log_softmax(1).diagonal()
+    ahead = logits.masked_fill(told[None, :] == 0, NEVER).log_softmax(1).diagonal()
+    back = logits.T.masked_fill(told[None, :] == 0, NEVER).log_softmax(1).diagonal()
     terms = torch.where(told > 0, -(ahead + back) / 2, torch.zeros_like(ahead))
     return weighted_mean(terms, told)

@@ -29,10 +29,12 @@ class Sizes:
         grouping: after how many blocks groups gather tokens, ascending.
         shared: width of the embeddings that videos, groups and texts share.
         separable: positions of tubes.
+        pool: tokens to a video embedding, `mean` or `max`. The paper does not say;
+            small towers that start from nothing collapse with the mean.
         text: the text tower's sizes, without its projection.
 
     Raises:
-        UserError: grouping at a depth that the tower does not have.
+        UserError: grouping at a depth that the tower does not have, or an unknown pool.
     """
 
     clip: tuple[int, int, int]
@@ -46,8 +48,11 @@ class Sizes:
     shared: int
     text: TextShape
     separable: bool = True
+    pool: str = "mean"
 
     def __post_init__(self) -> None:
+        if self.pool not in ("mean", "max"):
+            raise UserError(f"pool={self.pool!r} must be mean or max.")
         inside = all(1 <= depth <= self.layers for depth in self.grouping)
         if not self.grouping or not inside or sorted(self.grouping) != [*self.grouping]:
             raise UserError(
@@ -143,8 +148,10 @@ class DualEncoder(nn.Module):
     def see(self, clips: Tensor) -> dict[str, Tensor]:
         """Unit-length video `[B, S]` and group `[B, M, S]` embeddings; time steps z."""
         seen = self.video(clips)
+        flat = seen.tokens.flatten(1, 3)
+        pooled = flat.mean(1) if self.video.sizes.pool == "mean" else flat.amax(1)
         return {
-            "video": unit_rows(self.to_shared(seen.tokens.mean((1, 2, 3)))),
+            "video": unit_rows(self.to_shared(pooled)),
             "groups": unit_rows(self.groups_to_shared(seen.groups)),
             "steps": seen.tokens.mean((2, 3)),
         }

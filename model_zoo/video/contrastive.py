@@ -4,10 +4,12 @@ The other rows of the batch are the negatives. A batch never holds rows of two v
 clients, so nothing crosses them.
 """
 
-import torch
 from torch import Tensor
 
 from fedemb.heads import weighted_mean
+
+NEVER = -1e9
+"""A logit that cannot win; finite, so that a weight of 0 makes it nothing."""
 
 
 def contrastive_loss(
@@ -29,15 +31,15 @@ def contrastive_loss(
         A scalar.
 
     Example:
+        >>> import torch
         >>> rows = torch.eye(3)
         >>> same = contrastive_loss(rows, rows, torch.tensor(1.0), torch.ones(3))
         >>> round(float(same), 4)
         0.5514
     """
     logits = first @ second.T * inverse_temperature
-    floor = torch.finfo(logits.dtype).min
-    logits = logits.masked_fill(weight[None, :] == 0, floor)
+    logits = logits.masked_fill(weight[None, :] == 0, NEVER)
     ahead = logits.log_softmax(1).diagonal()
-    back = logits.T.masked_fill(weight[None, :] == 0, floor)
+    back = logits.T.masked_fill(weight[None, :] == 0, NEVER)
     behind = back.log_softmax(1).diagonal()
     return weighted_mean(-(ahead + behind) / 2, weight)

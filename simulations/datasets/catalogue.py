@@ -155,6 +155,20 @@ def _cards() -> tuple[DatasetCard, ...]:
             options=frozenset({"users", "image_size"}),
         ),
         DatasetCard(
+            name="coco-panoptic:PATH",
+            description="pictures of COCO with panoptic maps; users are made up",
+            module="panoptic_pictures",
+            options=frozenset({"image_size", "user_column"}),
+            files=("panoptic.json, panoptic/*.png, images/*.jpg",),
+        ),
+        DatasetCard(
+            name="cityscapes:PATH",
+            description="streets with panoptic maps; city = user",
+            module="panoptic_pictures",
+            options=frozenset({"image_size"}),
+            files=("gtFine/*/*/*_gtFine_instanceIds.png", "leftImg8bit/*/*/*.png"),
+        ),
+        DatasetCard(
             name="relation-scenes",
             description="generated scenes with relations in three sources' words",
             module="relation_scenes",

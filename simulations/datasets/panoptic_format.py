@@ -54,6 +54,34 @@ class PanopticImage:
     panoptic: NDArray[np.int32]
 
 
+@dataclass(frozen=True)
+class Category:
+    """A category of a COCO panoptic file."""
+
+    id: int
+    name: str
+    is_thing: bool
+
+
+def read_categories(annotations: Path) -> list[Category]:
+    """The categories of a COCO panoptic file, by id.
+
+    Raises:
+        UserError: not such a file.
+    """
+    try:
+        content = json.loads(annotations.read_text(encoding="utf-8"))
+        found = [
+            Category(int(c["id"]), str(c["name"]), bool(c["isthing"]))
+            for c in content["categories"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{annotations} is not a COCO panoptic file ({error!r})."
+        ) from error
+    return sorted(found, key=lambda category: category.id)
+
+
 def decode_ids(colours: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Segment ids of a COCO panoptic PNG `[..., 3]`: R + 256 G + 65536 B.
 

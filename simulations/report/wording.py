@@ -25,6 +25,10 @@ _METRICS = {
         "ROC-AUC",
         "chance that a same-class pair is more similar than another pair",
     ),
+    "one_shot_20_way": (
+        "20-way one-shot",
+        "share of queries told apart among 20 classes from one example of each",
+    ),
 }
 
 SOURCES = {
@@ -130,6 +134,7 @@ def power_of_ten(value: float | None) -> str:
 def title(content: ReportContent) -> str:
     """What the run was trained on; never a stand-in under a real name."""
     name = str(content.dataset.get("name", "unnamed data"))
+    name = re.sub(r"(?<=:).*[/\\\\](?=.)", "", name)  # a file's name, not its path
     return f"Stand-in for {name}" if content.source is Source.STAND_IN else name
 
 

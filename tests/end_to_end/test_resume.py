@@ -1,8 +1,10 @@
 """Kill -9 at any moment; `fedemb resume` continues and nothing is lost or doubled."""
 
 import json
+import shutil
 import signal
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,30 @@ def test_an_interrupted_run_says_how_to_go_on(fedemb: CommandLine) -> None:
         "error: interrupted; nothing is lost. Continue with: fedemb resume run"
     )
     assert fedemb.json("resume", "run")["rounds_completed"] == 8
+
+
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(
+    fedemb: CommandLine,
+) -> None:
+    disk = fedemb.folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("no small disk can be made here")
+    try:
+        code, _, err = fedemb(*RUN, "--epsilon", "2", "--out", "disk/run")
+        assert code == 2, err
+        assert "Traceback" not in err
+        assert err.strip().splitlines()[-1] == (
+            "error: the disk of disk/run is full; free some space, then continue with: "
+            "fedemb resume disk/run"
+        )
+        subprocess.run([*mount[:4], "remount,size=8m", str(disk)], check=True)
+        report = fedemb.json("resume", "disk/run")
+        assert report["rounds_completed"] == 8
+        assert report["privacy"]["epsilon_spent"] <= 2.0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def _wait_for_reservations(path: Path, count: int, process: object) -> None:

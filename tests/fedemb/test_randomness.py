@@ -101,3 +101,20 @@ def test_uniforms_are_in_the_open_interval():
     assert values.min() > 0
     assert values.max() < 1
     assert stats.kstest(values, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("skip", [0, 1, 7, 8, 20000])
+def test_a_stream_can_be_entered_anywhere(skip):
+    whole = KeyStream(bytes(range(32))).words(skip + 9)
+    assert np.array_equal(KeyStream(bytes(range(32)), skip).words(9), whole[skip:])
+
+
+def test_noise_does_not_depend_on_the_number_of_threads():
+    """The same numbers as one stream that is read from its start to its end."""
+    count = 5 * 2**14 + 3
+    stream, parts = KeyStream(bytes(range(32))), []
+    for start in range(0, count, 2**14):
+        parts.append(np.rint(stream.normals(min(2**14, count - start)) * 100))
+    assert np.array_equal(
+        lattice_normals(bytes(range(32)), count, 100.0), np.concatenate(parts)
+    )

@@ -16,7 +16,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from loopback import federation, wait_until
 from safetensors.torch import load_file
-from tiny_worker import a_round, same, specification
+from tiny_worker import LATE, a_round, same, specification
 
 from fedemb.errors import UserError
 from simulations.assembly import layered
@@ -234,6 +234,23 @@ def test_simulation_survives_a_killed_worker_and_gives_the_inline_sum(tmp_path):
         assert same(runner.train(*a_round()), expected)
 
 
+@pytest.mark.slow
+def test_a_late_worker_s_share_counts_once(tmp_path):
+    """Both answers arrive: that of the worker it was sent to again, and its own."""
+    trap = tmp_path / "trap"
+    expected = specification().build().train(*a_round())
+    patience = Patience(reply=LATE / 2)
+    described = specification(trap=str(trap))
+    with flower_simulation(described, workers=2, patience=Patience()) as runner:
+        assert same(runner.train(*a_round()), expected)  # all are there and warm
+        runner._patience = patience
+        trap.write_text("late")
+        assert same(runner.train(*a_round()), expected)
+        assert not trap.exists()
+        runner._patience = Patience()
+        assert same(runner.train(*a_round()), expected)
+
+
 def test_run_in_flower_hands_back_what_happens_inside():
     # No worker is needed for this, so nothing waits for them.
     def fail(runner):
@@ -289,7 +306,10 @@ def test_a_whole_run_under_flwr_run_leaves_the_backbone_of_an_inline_run(tmp_pat
     for name, value in inline.items():
         assert torch.equal(there[name], value), name
     reports = [json.loads((p / "report.json").read_text()) for p in (out, here)]
-    for key in ("metrics", "rounds_completed", "dataset"):
+    for key in ("rounds_completed", "dataset"):
         assert reports[0][key] == reports[1][key]
+    for when, inline_metrics in reports[1]["metrics"].items():
+        # sums over pairs are threaded: their last bit may differ between processes
+        assert reports[0]["metrics"][when] == pytest.approx(inline_metrics, abs=1e-9)
     spent = [r["privacy"]["epsilon_spent"] for r in reports]
     assert spent[0] == spent[1] <= 2.0

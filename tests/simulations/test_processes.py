@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_worker import TinyTask, a_round, same, specification
+from tiny_worker import TinyTask, a_round, same, specification, ten_rounds
 
 from fedemb.cohort import Cohort
 from fedemb.errors import UserError
@@ -166,3 +166,14 @@ class TestProcessRunner:
     def test_mistakes_are_told(self):
         with pytest.raises(UserError, match="workers=0"):
             ProcessRunner(specification().build, workers=0)
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_each_of_ten_rounds_changes_nothing(tmp_path):
+    trap = tmp_path / "trap"
+    expected = ten_rounds(specification().build())
+    with ProcessRunner(specification(trap=str(trap)).build, workers=2) as runner:
+        found = ten_rounds(runner, lambda: trap.write_text("die once"))
+    assert not trap.exists()
+    assert found.round_index == 10
+    assert torch.equal(found.backbone, expected.backbone)

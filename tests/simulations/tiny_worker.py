@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,17 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedemb.budget import Unaccounted
 from fedemb.clipping import Lattice
-from fedemb.cohort import Cohort
+from fedemb.cohort import Cohort, FullParticipation
 from fedemb.data import Examples
 from fedemb.heads import LinearHead
 from fedemb.local import LocalTraining
 from fedemb.parameters import FlatLayout
+from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
+from fedemb.server import ServerSGD, ServerState
+from fedemb.train import train
 from simulations.worker import WorkerSpecification
 
 DIM, CLASSES = 6, 3
+LATE = 6.0  # seconds that a late worker takes
 
 
 @dataclass(frozen=True)
@@ -65,9 +71,10 @@ class TinyUsers:
     def fetch(self, users):
         self._spring(users)
         sizes = 1 + users % 4
-        rows = np.repeat(users, sizes) * 7 + np.arange(sizes.sum())
-        x = np.sin(rows[:, None] * (1.0 + np.arange(DIM))).astype(np.float32)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        own = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
+        rows = np.repeat(users, sizes) * 7 + own
+        x = np.sin(rows[:, None] * (1.0 + np.arange(DIM))).astype(np.float32)
         return Examples({"x": x, "label": rows % CLASSES}, offsets)
 
     def _spring(self, users):
@@ -79,6 +86,9 @@ class TinyUsers:
             trap.unlink()
         if kind.startswith("die"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "late":
+            time.sleep(LATE)
+            return
         raise OSError("the disk is on fire")
 
 
@@ -122,6 +132,27 @@ def same(a, b):
         and np.isclose(a.diagnostics.norm_sum, b.diagnostics.norm_sum)
         and a.diagnostics.examples == b.diagnostics.examples
     )
+
+
+def ten_rounds(runner, before_round=lambda: None):
+    """The state after ten private rounds in which everybody takes part."""
+    sampler = FullParticipation(
+        population=33, users_per_round=33, users_per_virtual_client=3
+    )
+    plan = PrivacyPlan(
+        sampler=sampler, rounds=10, clip_norm=0.5, noise_multiplier=0.3, delta=1e-5
+    )
+
+    class Runner:
+        def train(self, *arguments):
+            before_round()
+            return runner.train(*arguments)
+
+    theta, *_ = a_round()
+    optimizer = ServerSGD()
+    state = ServerState(0, theta, optimizer.init(theta), plan.clip_norm)
+    key = RootKey.from_seed(8)
+    return train(state, plan, Runner(), optimizer, key, Unaccounted())
 
 
 def train_and_write(connect, *, out, trap=""):

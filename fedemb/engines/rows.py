@@ -1,0 +1,54 @@
+"""Rows of several clients as one batch, and back: `[V, B, ...]` <-> `[V * B, ...]`.
+
+Backbones treat rows independently (a formal requirement of `EmbeddingTask`), so the
+rows of several virtual clients can pass through one as a single batch.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedemb.protocols import Batch, Features
+
+
+def as_one_batch(batch: Batch) -> Batch:
+    """`[V, B, ...]` as `[V * B, ...]`, client after client."""
+    clients, width = batch["weight"].shape
+    flat = {
+        name: channels_last(values.flatten(0, 1)) if values.dim() > 1 else values
+        for name, values in batch.items()
+    }
+    flat["classes"] = batch["classes"].repeat_interleave(width)
+    return flat
+
+
+def by_client(features: Features, clients: int) -> Features:
+    """`[V * B, ...]` as `[V, B, ...]`."""
+    if isinstance(features, Tensor):
+        return torch.unflatten(features, 0, (clients, -1))
+    return {
+        name: torch.unflatten(values, 0, (clients, -1))
+        for name, values in features.items()
+    }
+
+
+def channels_last(values: Tensor) -> Tensor:
+    """Images in the memory order that convolutions and weight gradients prefer."""
+    if values.dim() == 4 and values.is_floating_point():
+        return values.contiguous(memory_format=torch.channels_last)
+    return values
+
+
+def patches(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
+    """What each output position reads, `[N, H', W', kh, kw, C]`, as a view."""
+    (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
+    ph, pw = (int(p) for p in layer.padding)
+    x = inputs.permute(0, 2, 3, 1)
+    x = F.pad(x, (0, 0, pw, pw, ph, ph)) if ph or pw else x.contiguous()
+    n, height, width, channels = x.shape
+    rows = (height - dh * (kh - 1) - 1) // sh + 1
+    columns = (width - dw * (kw - 1) - 1) // sw + 1
+    a, b, c, d = x.stride()
+    return x.as_strided(
+        (n, rows, columns, kh, kw, channels), (a, sh * b, sw * c, dh * b, dw * c, d)
+    )

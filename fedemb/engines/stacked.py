@@ -1,0 +1,191 @@
+"""Layers with weights of their own for each of V clients, as plain matrix products.
+
+A stacked layer takes the rows of all clients as one batch `[V * B, ...]`, client after
+client, and uses weights `[V, ...]`. Between such layers a backbone runs as it always
+does, without vectorisation overhead. Convolutions become products of patches and
+kernels: per-client kernels would otherwise need grouped convolutions, whose backward
+pass is several times slower.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from fedemb.engines.rows import channels_last, patches
+
+
+def stored_order(layer: nn.Module, parameter: str) -> tuple[int, ...] | None:
+    """The order of axes in which a stacked layer wants a parameter; None: as it is.
+
+    Kernels are stored output channel last, so that forward pass and weight gradient are
+    products of matrices that need no transposition.
+    """
+    if parameter != "weight":
+        return None
+    if isinstance(layer, nn.Linear):
+        return (1, 0)
+    if isinstance(layer, nn.Conv2d) and layer.groups == 1:
+        return (2, 3, 1, 0)
+    return None
+
+
+class StackedLinear(nn.Module):
+    """`[V * B, ..., I]` -> `[V * B, ..., O]`, by kernels `[V, I, O]`."""
+
+    def __init__(self, layer: nn.Linear, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        del layer
+        self.kernels, self.offsets = values["weight"], values.get("bias")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Client v's rows by client v's weights."""
+        rows = inputs.reshape(len(self.kernels), -1, inputs.shape[-1])
+        outputs = _products(rows, self.kernels, self.offsets)
+        return outputs.view(*inputs.shape[:-1], -1)
+
+
+class StackedConv2d(nn.Module):
+    """`[V * B, C, H, W]` -> `[V * B, O, H', W']`, by kernels `[V, kh, kw, C, O]`."""
+
+    def __init__(self, layer: nn.Conv2d, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.layer = [layer]  # in a list: its weights are not those of this module
+        self.kernels, self.offsets = values["weight"], values.get("bias")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Client v's images by client v's kernels."""
+        layer = self.layer[0]
+        if layer.groups > 1:
+            return self._grouped(layer, inputs)
+        outputs: Tensor = _PatchProducts.apply(  # type: ignore[no-untyped-call]
+            channels_last(inputs), self.kernels, self.offsets, layer
+        )
+        return outputs
+
+    def _grouped(self, layer: nn.Conv2d, inputs: Tensor) -> Tensor:
+        """Channels of all clients side by side: a convolution with more groups."""
+        clients = len(self.kernels)
+        side_by_side = torch.unflatten(inputs, 0, (clients, -1))
+        side_by_side = side_by_side.transpose(0, 1).flatten(1, 2)
+        outputs = F.conv2d(
+            side_by_side,
+            self.kernels.flatten(0, 1),
+            None if self.offsets is None else self.offsets.flatten(),
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            clients * layer.groups,
+        )
+        outputs = torch.unflatten(outputs, 1, (clients, -1))
+        outputs = outputs.transpose(0, 1).flatten(0, 1)
+        return channels_last(outputs)
+
+
+class StackedNorm(nn.Module):
+    """GroupNorm or LayerNorm with gains and offsets of each client."""
+
+    def __init__(
+        self, layer: nn.GroupNorm | nn.LayerNorm, values: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__()
+        self.layer = [layer]
+        self.gains, self.offsets = values["weight"], values.get("bias")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The norm without weights, then client v's gains and offsets."""
+        layer = self.layer[0]
+        if isinstance(layer, nn.GroupNorm):
+            normal = F.group_norm(inputs, layer.num_groups, eps=layer.eps)
+            own = (-1, 1, inputs.shape[1], *[1] * (inputs.dim() - 2))
+        else:
+            normal = F.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+            rest = inputs.dim() - len(layer.normalized_shape)
+            own = (-1, *[1] * rest, *layer.normalized_shape)
+        normal = torch.unflatten(normal, 0, (len(self.gains), -1))
+        scaled = normal * self.gains.view(own)
+        if self.offsets is not None:
+            scaled = scaled + self.offsets.view(own)
+        return scaled.flatten(0, 1)
+
+
+STACKED: dict[type[nn.Module], Any] = {
+    nn.Linear: StackedLinear,
+    nn.Conv2d: StackedConv2d,
+    nn.GroupNorm: StackedNorm,
+    nn.LayerNorm: StackedNorm,
+}
+"""The layers that have a stacked form. Subclasses do not count: a backbone uses one to
+say that its weights are read outside the layer."""
+
+
+def can_stack(layer: nn.Module) -> bool:
+    """Whether a layer has a stacked form."""
+    plain = not isinstance(layer, nn.Conv2d) or (
+        layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    )
+    return type(layer) in STACKED and plain
+
+
+def _products(rows: Tensor, kernels: Tensor, offsets: Tensor | None) -> Tensor:
+    """`[V, N, I]` by `[V, I, O]`, plus `[V, O]`."""
+    if offsets is None:
+        return torch.bmm(rows, kernels)
+    return torch.baddbmm(offsets[:, None], rows, kernels)
+
+
+class _PatchProducts(torch.autograd.Function):
+    """Convolution by gathering patches, and its gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        kernels: Tensor,
+        offsets: Tensor | None,
+        layer: nn.Conv2d,
+    ) -> Tensor:
+        clients, channels_out = len(kernels), kernels.shape[-1]
+        read = patches(layer, inputs)  # [N, H', W', kh, kw, C]
+        height, width = read.shape[1:3]
+        rows = read.reshape(clients, -1, read.shape[3:].numel())
+        flat = kernels.flatten(1, 3)
+        ctx.save_for_backward(rows, flat)
+        ctx.layer, ctx.inputs, ctx.kernels = layer, inputs.shape, kernels.shape
+        ctx.biased = offsets is not None
+        outputs = _products(rows, flat, offsets)
+        return outputs.view(-1, height, width, channels_out).permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        rows, flat = ctx.saved_tensors
+        clients, channels_out = len(flat), flat.shape[-1]
+        wanted = upstream.permute(0, 2, 3, 1).reshape(clients, -1, channels_out)
+        kernels = torch.bmm(rows.mT, wanted).view(ctx.kernels)
+        offsets = wanted.sum(1) if ctx.biased else None
+        inputs = None
+        if ctx.needs_input_grad[0]:
+            spread = torch.bmm(wanted, flat.mT)
+            spread = spread.view(len(upstream), *upstream.shape[2:], *ctx.kernels[1:-1])
+            inputs = _gather_patches(spread, ctx.layer, ctx.inputs)
+        return inputs, kernels, offsets, None
+
+
+def _gather_patches(spread: Tensor, layer: nn.Conv2d, shape: torch.Size) -> Tensor:
+    """Add patches `[N, H', W', kh, kw, C]` where they were read, `[N, C, H, W]`."""
+    (sh, sw), (dh, dw) = layer.stride, layer.dilation
+    ph, pw = (int(p) for p in layer.padding)
+    n, channels, height, width = shape
+    padded = spread.new_zeros(n, height + 2 * ph, width + 2 * pw, channels)
+    rows, columns = spread.shape[1:3]
+    for i in range(spread.shape[3]):
+        for j in range(spread.shape[4]):
+            down = slice(i * dh, i * dh + sh * (rows - 1) + 1, sh)
+            across = slice(j * dw, j * dw + sw * (columns - 1) + 1, sw)
+            padded[:, down, across].add_(spread[:, :, :, i, j])
+    inside = padded[:, ph : ph + height, pw : pw + width]
+    return inside.permute(0, 3, 1, 2)

@@ -1,0 +1,133 @@
+"""ConST-CL as a task: two views of a virtual client's own videos teach the network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedemb.data import Examples
+from fedemb.errors import UserError
+from fedemb.heads import unit_rows
+from fedemb.protocols import Batch, Features, Parameters
+from model_zoo.const_cl.backbone import Maps, TwoHeadedResNet
+from model_zoo.const_cl.evaluation import evaluate
+from model_zoo.const_cl.heads import HeadShape, LocalHead, region_features
+from model_zoo.const_cl.losses import global_loss, local_loss
+from model_zoo.const_cl.views import Augmentation, augmented, middle
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstClTask:
+    """An `EmbeddingTask` over clips; labels and captions play no part in training.
+
+    Attributes:
+        name: for reports.
+        backbone: makes a `TwoHeadedResNet`.
+        head: sizes of the local head.
+        num_classes: size of the data set's label space, which training does not use.
+        augmentation: how views are made.
+        temperatures: of the global and of the local loss.
+        local_weight: of the local loss; 0.001 as published for a rate of 40.
+
+    Raises:
+        UserError: a negative weight.
+    """
+
+    name: str
+    backbone: Callable[[], nn.Module]
+    head: HeadShape
+    num_classes: int
+    augmentation: Augmentation
+    temperatures: tuple[float, float] = (0.1, 0.2)
+    local_weight: float = 0.001
+    label_space: str = "global"
+
+    def __post_init__(self) -> None:
+        if self.local_weight < 0:
+            raise UserError(f"local_weight={self.local_weight} must not be negative.")
+
+    def make_backbone(self) -> nn.Module:
+        """A new backbone, initialised from torch's global generator."""
+        return self.backbone()
+
+    def make_head(self, capacity: int) -> nn.Module:
+        """Perceptron and decoder; classes play no part."""
+        del capacity
+        return LocalHead(self.head)
+
+    def fresh_head(
+        self, head: nn.Module, classes: int, generator: torch.Generator
+    ) -> Parameters:
+        """Glorot-uniform matrices, zero biases, norms of one."""
+        del classes
+        fresh = {}
+        for name, value in head.named_parameters():
+            if value.dim() == 2:
+                bound = (6 / sum(value.shape)) ** 0.5
+                drawn = torch.rand(value.shape, generator=generator)
+                fresh[name] = (2 * drawn - 1) * bound
+            else:
+                fresh[name] = torch.zeros(value.shape)
+        for prefix, layer in head.named_modules():
+            if isinstance(layer, nn.LayerNorm):
+                fresh[f"{prefix}.weight"] += 1
+        return fresh
+
+    def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
+        """Two views `[n, 2, 3, T', H, W]` with boxes `[n, 2, N, 4]`, and the middle."""
+        clips = examples.fields["clip"]
+        parts = [
+            augmented(clips, examples.offsets, seeds, self.augmentation, view)
+            for view in (0, 1)
+        ]
+        return {
+            "views": torch.stack([pixels for pixels, _ in parts], dim=1),
+            "boxes": torch.stack([boxes for _, boxes in parts], dim=1),
+            "clip": middle(clips, self.augmentation.frames),
+        }
+
+    def features(self, backbone: nn.Module, batch: Batch) -> Features:
+        """Pooled global features, local maps and region features of both views."""
+        network = cast(TwoHeadedResNet, backbone)
+        maps: Maps = network.maps(batch["views"].flatten(0, 1))
+        local = F.normalize(maps.local, dim=1)
+        boxes = batch["boxes"].flatten(0, 1)
+        found = {
+            "pooled": maps.holistic.mean((2, 3, 4)),
+            "maps": local,
+            "regions": region_features(local, boxes, self.head.region),
+        }
+        return {k: torch.unflatten(v, 0, (-1, 2)) for k, v in found.items()}
+
+    def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
+        """The global loss, and a little of the local one."""
+        found, own = cast(dict[str, Tensor], features), cast(LocalHead, head)
+        weight = batch["weight"]
+        embedded = own.perceptron(found["pooled"])
+        total = global_loss(
+            embedded[:, 0], embedded[:, 1], self.temperatures[0], weight
+        )
+        if self.local_weight == 0:
+            return total
+        first, second = found["regions"].unbind(1)
+        memory = [own.reconstructor.memory(maps) for maps in found["maps"].unbind(1)]
+        valid = torch.ones_like(first[..., 0])
+        there = own.reconstructor(first, memory[1])
+        back = own.reconstructor(second, memory[0])
+        cold = self.temperatures[1]
+        local = local_loss(there, first, second, valid, cold, weight)
+        local = local + local_loss(back, second, first, valid, cold, weight)
+        return total + self.local_weight * local / 2
+
+    def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
+        """Unit-length means `[B, C]` of the global branch."""
+        return unit_rows(cast(Tensor, backbone(batch["clip"])))
+
+    def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
+        """Identity metrics, region matching and tracking on held-out clips."""
+        return evaluate(self, backbone, examples)

@@ -1,0 +1,131 @@
+"""Two views of every clip, and boxes drawn at random, from a virtual client's seed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedemb.errors import UserError
+from model_zoo.video.encoder import clip_pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How a view is made of a clip.
+
+    Attributes:
+        frames: T of a view; where the clip has more, the view starts anywhere.
+        least_area: of the crop, as a share of the frame.
+        flip: whether half of the views are mirrored.
+        light: largest change of brightness and of contrast, as a share.
+        boxes: N, random boxes of a view.
+
+    Raises:
+        UserError: a number out of range.
+    """
+
+    frames: int
+    least_area: float = 0.3
+    flip: bool = True
+    light: float = 0.3
+    boxes: int = 8
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.boxes < 1:
+            raise UserError(
+                f"frames={self.frames} and boxes={self.boxes} must be at least 1."
+            )
+        if not 0 < self.least_area <= 1 or not 0 <= self.light < 1:
+            raise UserError(
+                f"least_area={self.least_area} must be in (0, 1] and light="
+                f"{self.light} in [0, 1)."
+            )
+
+
+def augmented(
+    clips: NDArray[np.generic],
+    offsets: NDArray[np.int64],
+    seeds: NDArray[np.uint64],
+    how: Augmentation,
+    view: int,
+) -> tuple[Tensor, Tensor]:
+    """View number `view` of every clip `[n, 3, T', H, W]`, and its boxes `[n, N, 4]`.
+
+    A group's views depend on its own seed and clips alone.
+
+    Args:
+        clips: `[n, T, H, W, 3]`.
+        offsets: of the groups, which are virtual clients.
+        seeds: one per group.
+        how: a view is made.
+        view: number of the view; others have other randomness.
+
+    Raises:
+        UserError: clips shorter than a view.
+    """
+    count, length = clips.shape[:2]
+    if length < how.frames:
+        raise UserError(f"clips of {length} frames are shorter than {how.frames}.")
+    words = np.empty((count, 7 + 4 * how.boxes))
+    for group, seed in enumerate(seeds):
+        rows = slice(int(offsets[group]), int(offsets[group + 1]))
+        draw = np.random.Generator(np.random.Philox([int(seed), view]))
+        words[rows] = draw.random((rows.stop - rows.start, words.shape[1]))
+    start = np.floor(words[:, 0] * (length - how.frames + 1)).astype(np.int64)
+    rows_of = np.arange(count)[:, None], start[:, None] + np.arange(how.frames)
+    pixels = clip_pixels(clips[rows_of])
+    pixels = _cropped(pixels, words[:, 1:5], how)
+    return _lit(pixels, words[:, 5:7], how), random_boxes(words[:, 7:])
+
+
+def middle(clips: NDArray[np.generic], frames: int) -> Tensor:
+    """The middle frames of clips, unchanged, `[n, 3, T', H, W]`."""
+    start = (clips.shape[1] - frames) // 2
+    return clip_pixels(clips[:, start : start + frames])
+
+
+def random_boxes(words: NDArray[np.float64]) -> Tensor:
+    """Boxes (ymin, xmin, ymax, xmax) from uniform numbers `[n, 4 N]`, as published.
+
+    Corners anywhere, widths of 0.1 to 0.5, heights half to twice the width; cut off
+    just inside the frame.
+    """
+    left, top, width, ratio = np.split(words.reshape(len(words), -1, 4), 4, axis=-1)
+    width = 0.1 + 0.4 * width
+    bottom = np.minimum(top + width * (0.5 + 1.5 * ratio), 0.999)
+    right = np.minimum(left + width, 0.999)
+    corners = np.concatenate([np.minimum(top, bottom), np.minimum(left, right)], -1)
+    boxes = np.concatenate([corners, bottom, right], axis=-1)
+    return torch.from_numpy(boxes.astype(np.float32))
+
+
+def _cropped(clips: Tensor, words: NDArray[np.float64], how: Augmentation) -> Tensor:
+    """A square crop of every clip, resized back; the same for all of its frames."""
+    drawn = torch.from_numpy(words.astype(np.float32))
+    side = (how.least_area + (1 - how.least_area) * drawn[:, 0]).sqrt()
+    mirror = torch.where(drawn[:, 3] < 0.5, -1.0, 1.0) if how.flip else 1.0
+    shift_x = (1 - side) * (2 * drawn[:, 1] - 1)
+    shift_y = (1 - side) * (2 * drawn[:, 2] - 1)
+    zero = torch.zeros_like(side)
+    matrix = torch.stack(
+        [
+            torch.stack([side * mirror, zero, shift_x], -1),
+            torch.stack([zero, side, shift_y], -1),
+        ],
+        dim=1,
+    )
+    n, channels, frames, height, width = clips.shape
+    flat = clips.reshape(n, channels * frames, height, width)
+    grid = F.affine_grid(matrix, list(flat.shape), align_corners=False)
+    cropped = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
+    return cropped.view_as(clips)
+
+
+def _lit(clips: Tensor, words: NDArray[np.float64], how: Augmentation) -> Tensor:
+    drawn = torch.from_numpy(words.astype(np.float32)) * 2 - 1
+    contrast, brightness = (how.light * drawn).unbind(-1)
+    shape = (-1, 1, 1, 1, 1)
+    return clips * (1 + contrast.view(shape)) + brightness.view(shape)

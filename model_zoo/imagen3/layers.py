@@ -1,0 +1,56 @@
+"""What both denoisers share: attention in plain products, and waves of time and place.
+
+Plain products, because `torch.func.vmap` batches them.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, seen: Tensor | None = None
+) -> Tensor:
+    """Multi-head attention in plain products, which `vmap` batches.
+
+    Args:
+        query: `[B, T, width]`.
+        key: `[B, L, width]`.
+        value: `[B, L, width]`.
+        heads: that the width is split into.
+        seen: `[B, L]`, 0 for keys that nothing attends to.
+    """
+    query, key, value = (
+        torch.unflatten(x, -1, (heads, -1)).transpose(1, 2) for x in (query, key, value)
+    )
+    logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    if seen is not None:
+        floor = torch.finfo(logits.dtype).min
+        logits = logits.masked_fill(seen[:, None, None, :] == 0, floor)
+    return (logits.softmax(-1) @ value).transpose(1, 2).flatten(2)
+
+
+def frequencies(time: Tensor, width: int) -> Tensor:
+    """Sinusoids of `time` `[B]` with periods up to 10,000, `[B, width]`.
+
+    Example:
+        >>> frequencies(torch.zeros(1), 4).tolist()
+        [[1.0, 1.0, 0.0, 0.0]]
+    """
+    half = width // 2
+    steps = torch.arange(half, device=time.device, dtype=time.dtype)
+    angle = time[:, None] * torch.exp(steps * (-math.log(10_000.0) / half))
+    return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+def places(grid: int, width: int) -> Tensor:
+    """Fixed sine-cosine positions of a square grid, `[grid * grid, width]`.
+
+    Half of the width tells the column, the other half the row.
+    """
+    omega = torch.exp(torch.arange(width // 4) * (-math.log(10_000.0) / (width // 4)))
+    angle = torch.arange(grid)[:, None] * omega
+    axis = torch.cat([angle.sin(), angle.cos()], 1)  # [grid, width / 2]
+    column = axis.repeat(grid, 1)
+    return torch.cat([column, axis.repeat_interleave(grid, 0)], 1)

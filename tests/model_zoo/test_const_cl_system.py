@@ -1,0 +1,171 @@
+"""ConST-CL as a whole: what each loss moves, engines, leakage, and metrics."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from fedemb.data import Examples
+from fedemb.local import LocalTraining, make_work
+from fedemb.parameters import FlatLayout, refuse_batch_statistics
+from fedemb.randomness import RootKey
+from fedemb.runner import EngineChoice, InlineRunner
+from model_zoo import registry
+from model_zoo.system import DataFacts
+from model_zoo.video.encoder import VideoEncoder
+from model_zoo.videoglue.adapters import with_adapters
+from simulations.datasets.clips import PlainClips
+
+DATA = PlainClips(50, 3, 16, classes_per_user=2, repeats=2)
+FACTS = DataFacts(example_shape=(8, 16, 16, 3), num_classes=10)
+TASK = registry.get("const_cl:tiny").build(data=FACTS)[0].task
+
+
+@pytest.fixture
+def backbone():
+    torch.manual_seed(0)
+    return TASK.make_backbone()
+
+
+def batch_of(users):
+    examples = DATA.fetch(np.array(users)).regroup([len(users)])
+    batch = TASK.prepare(examples, np.array([7], np.uint64))
+    return batch | {"weight": torch.ones(len(examples))}
+
+
+def fresh(task=TASK):
+    head = task.make_head(1)
+    generator = torch.Generator().manual_seed(0)
+    head.load_state_dict(dict(task.fresh_head(head, 1, generator)))
+    return head
+
+
+def total(task, backbone, head, batch):
+    return task.loss(head, task.features(backbone, batch), batch)
+
+
+def deltas(engine, data):
+    torch.manual_seed(0)
+    backbone = TASK.make_backbone().double()
+    made = InlineRunner(
+        task=TASK,
+        dataset=DATA,
+        backbone=backbone,
+        layout=FlatLayout.of(backbone),
+        recipe=LocalTraining(learning_rate=0.1, batch_size=4, steps=1),
+        key=RootKey.from_seed(3),
+        engine=EngineChoice(name=engine),
+    )
+    seeds = np.arange(data.num_groups, dtype=np.uint64)
+    work = make_work(TASK, made.recipe, data, seeds, torch.float64)
+    theta = made.layout.flatten(dict(backbone.named_parameters()))
+    return made.deltas(theta, work)
+
+
+def test_each_loss_moves_its_own_branch(backbone):
+    batch, head = batch_of([1, 2]), fresh()
+
+    def moved(local_weight, without_global):
+        task = dataclasses.replace(TASK, local_weight=local_weight)
+        loss = total(task, backbone, head, batch)
+        if without_global:
+            loss = loss - total(
+                dataclasses.replace(TASK, local_weight=0.0), backbone, head, batch
+            )
+        parts = {
+            "shared": backbone.stem.conv.weight,
+            "holistic": backbone.holistic[0].space.weight,
+            "local": backbone.local[0].space.weight,
+            "perceptron": head.perceptron[0].weight,
+            "reconstructor": head.reconstructor.outward.weight,
+        }
+        found = torch.autograd.grad(loss, list(parts.values()), allow_unused=True)
+        return {
+            name
+            for name, gradient in zip(parts, found, strict=True)
+            if gradient is not None and gradient.abs().max() > 1e-7
+        }
+
+    assert moved(0.0, False) == {"shared", "holistic", "perceptron"}
+    assert moved(1.0, True) == {"shared", "local", "reconstructor"}
+
+
+def test_the_total_weighs_the_local_loss_and_views_can_be_swapped(backbone):
+    batch, head = batch_of([1, 2]), fresh()
+
+    def loss(weight, batch=batch):
+        task = dataclasses.replace(TASK, local_weight=weight)
+        return total(task, backbone, head, batch).item()
+
+    local = loss(1.0) - loss(0.0)
+    assert local > 0
+    assert loss(0.001) == pytest.approx(loss(0.0) + 0.001 * local, rel=1e-5)
+    swapped = batch | {k: batch[k].flip(1) for k in ("views", "boxes")}
+    assert loss(0.3, swapped) == pytest.approx(loss(0.3), rel=1e-4)
+
+
+def test_rows_are_seen_each_by_itself(backbone):
+    refuse_batch_statistics(backbone)
+    batch = batch_of([1, 2])
+    with torch.no_grad():
+        whole = TASK.features(backbone, batch)
+        part = TASK.features(backbone, {k: v[3:4] for k, v in batch.items()})
+    for name, values in whole.items():
+        torch.testing.assert_close(part[name], values[3:4], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["vectorized", "shared"])
+def test_engines_agree(engine):
+    data = DATA.fetch(np.array([1, 2, 3])).regroup([2, 1])
+    found, wanted = deltas(engine, data), deltas("serial", data)
+    assert wanted.norm() > 0
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_another_user_moves_no_other_virtual_client():
+    data = DATA.fetch(np.array([1, 2, 3, 4])).regroup([2, 2])
+    other = DATA.fetch(np.array([1, 2, 3, 9])).regroup([2, 2])
+    found, changed = deltas("shared", data), deltas("shared", other)
+    torch.testing.assert_close(found[0], changed[0], rtol=0, atol=1e-12)
+    assert not torch.allclose(found[1], changed[1])
+
+
+def test_padding_is_neither_video_nor_negative(backbone):
+    head, batch = fresh(), batch_of([1, 2])
+    half = {k: v[:4] for k, v in batch.items()}
+    padded = batch | {"weight": (torch.arange(8) < 4).float()}
+    alone = total(TASK, backbone, head, half).item()
+    assert total(TASK, backbone, head, padded).item() == pytest.approx(alone, rel=1e-5)
+
+
+def test_heads_differ_between_clients_unless_they_are_public():
+    data = DATA.fetch(np.array([1, 2]))
+    seeds = np.array([1, 2], np.uint64)
+    for kind, same in (("fresh", False), ("public", True)):
+        recipe = LocalTraining(batch_size=4, steps=1, head_init=kind)
+        heads = make_work(TASK, recipe, data, seeds).heads
+        weights = heads["perceptron.0.weight"]
+        assert torch.equal(weights[0], weights[1]) == same
+
+
+def test_adapters_stand_at_the_ends_of_blocks(backbone):
+    assert isinstance(backbone, VideoEncoder)
+    assert len(backbone.adapter_sites()) == 3
+    clips = torch.randn(2, 3, 4, 16, 16)
+    adapted = with_adapters(backbone, 2)
+    torch.testing.assert_close(adapted(clips), backbone(clips))
+    with torch.no_grad():
+        for adapter in adapted.adapters.values():
+            adapter.up.bias += 1
+    assert not torch.allclose(adapted(clips), backbone(clips))
+
+
+def test_metrics_are_there(backbone):
+    held_out = DATA.held_out()
+    rows = np.arange(60)
+    some = Examples(held_out.take(rows), np.array([0, 60]))
+    found = TASK.evaluate(backbone, some)
+    names = ("recall_at_1", "track_precision", "track_success", "region_matching")
+    assert all(0 <= found[name] <= 1 for name in names)
+    assert 0.3 < found["region_matching_chance"] <= 0.5
