@@ -27,12 +27,13 @@ class DistillationStages:
         sizes: other arguments of `Sizes`.
         public: whether to start from the captioner that the zoo ships.
         captions: whose captions teach the dual encoder.
+        task: other arguments of `DistillationTask`.
     """
 
     teacher: Mapping[str, int]
     language: Mapping[str, int]
     text: Mapping[str, Any]
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, Any]
     student: Mapping[str, int] | None = None
     public: bool = False
     captions: str = "sampled"
@@ -111,7 +112,8 @@ def _tiny(captions: str) -> DistillationStages:
             **{"vocab_size": 256, "length": 16, "width": 32, "layers": 1, "heads": 4},
             **{"mlp": 64, "pool": "mean"},
         },
-        sizes={"temporal_layers": 2, "shared": 32},
+        sizes={"temporal_layers": 2, "shared": 32, "pool": "max"},
+        task={"temperature": 0.2},
         public=True,
         captions=captions,
     )

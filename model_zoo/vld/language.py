@@ -45,6 +45,18 @@ class LanguageShape:
             raise UserError(f"heads={self.heads} must divide width={self.width}.")
 
 
+class TokenTable(nn.Embedding):
+    """Vectors of ids, which also tell how well each id fits a vector.
+
+    Its weights are used without calling it, so it is a class of its own: engines that
+    know how plain embeddings are trained leave it to automatic differentiation.
+    """
+
+    def logits(self, x: Tensor) -> Tensor:
+        """`[..., W]` to `[..., V]`."""
+        return x @ self.weight.T
+
+
 class LanguageModel(nn.Module):
     """Prompts and visual tokens in, logits of the answer out.
 
@@ -56,7 +68,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.shape = shape
         width, heads, mlp = shape.width, shape.heads, shape.mlp
-        self.token = place_table(shape.vocab_size, width)
+        self.token = TokenTable(shape.vocab_size, width)
+        nn.init.trunc_normal_(self.token.weight, std=0.02)
         self.prompt_places = place_table(shape.length, width)
         self.answer_places = place_table(shape.length, width)
         self.encoder = nn.ModuleList(
@@ -92,8 +105,7 @@ class LanguageModel(nn.Module):
         later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
         for block in self.decoder:
             x = block(x, read, blocked, later)
-        logits: Tensor = self.decoder_norm(x) @ self.token.weight.T
-        return logits
+        return self.token.logits(self.decoder_norm(x))
 
 
 def token_losses(logits: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:

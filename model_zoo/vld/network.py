@@ -28,6 +28,7 @@ class Sizes:
         clip: (T, H, W).
         teacher: the image encoder of the captioner.
         queries: Q, visual tokens of a clip; None is one per frame.
+        pool: tokens to a video embedding, `mean` or `max`.
         language: its encoder-decoder.
         student: the image encoder of the dual encoder.
         temporal_layers: blocks along time in the dual encoder.
@@ -35,7 +36,7 @@ class Sizes:
         shared: width of the embeddings.
 
     Raises:
-        UserError: texts that the text tower cannot read.
+        UserError: texts that the text tower cannot read, or an unknown pool.
     """
 
     clip: tuple[int, int, int]
@@ -46,8 +47,11 @@ class Sizes:
     text: TextShape
     shared: int
     queries: int | None = None
+    pool: str = "mean"
 
     def __post_init__(self) -> None:
+        if self.pool not in ("mean", "max"):
+            raise UserError(f"pool={self.pool!r} must be mean or max.")
         same = self.text.vocab_size == self.language.vocab_size
         if not same or self.text.length < self.language.length:
             raise UserError(
@@ -107,7 +111,9 @@ class VideoLanguage(nn.Module):
 
     def see(self, clips: Tensor) -> Tensor:
         """Unit-length embeddings `[B, S]` of clips `[B, 3, T, H, W]`."""
-        return unit_rows(self.to_shared(self.video(clips).mean((1, 2, 3))))
+        tokens = self.video(clips).flatten(1, 3)
+        pooled = tokens.mean(1) if self.sizes.pool == "mean" else tokens.amax(1)
+        return unit_rows(self.to_shared(pooled))
 
     def read(self, ids: Tensor) -> Tensor:
         """Unit-length embeddings `[B, S]` of texts `[B, L]`."""
