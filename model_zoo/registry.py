@@ -43,8 +43,10 @@ _BUILT_IN: Mapping[str, str] = {
     "cv_mim": "model_zoo.cv_mim.system:CV_MIM",
     "univrd": "model_zoo.univrd.systems:UNIVRD",
     "videoglue": "model_zoo.videoglue.card:VIDEOGLUE",
+    "videoprism": "model_zoo.videoprism.card:VIDEOPRISM",
     "const_cl": "model_zoo.const_cl.card:CONST_CL",
     "g_vilm": "model_zoo.g_vilm.card:G_VILM",
+    "video_language_distillation": "model_zoo.vld.card:VIDEO_LANGUAGE_DISTILLATION",
     "deeplab2": "model_zoo.deeplab2.card:DEEPLAB2",
     "imagen3": "model_zoo.imagen3.card:IMAGEN3",
 }

@@ -12,7 +12,10 @@ from fedemb.checkpoint import write_atomically
 from fedemb.errors import UserError
 from model_zoo.video.encoder import VideoEncoder
 from model_zoo.videoglue.adapt import Recipe
+from model_zoo.videoglue.problems import Problem
 from model_zoo.videoglue.table import Table, judge_all
+from simulations.datasets.videoglue.published import published_suite
+from simulations.datasets.videoglue.questions import WINDOWS
 from simulations.datasets.videoglue.suite import generated_suite
 from simulations.report.drawing import CLASSES, draw_svg
 from simulations.trained import TrainedRun
@@ -26,9 +29,10 @@ def judge_run(
     *,
     clips: int = 512,
     steps: int = 200,
+    root: Path | None = None,
     told: Callable[[str, str, float], None] = lambda *_: None,
 ) -> dict[str, Any]:
-    """Judge the encoder of a run on generated clips; returns what is written.
+    """Judge the encoder of a run on public clips; returns what is written.
 
     Writes `videoglue.json` and `videoglue.svg` into the run folder; results of an
     earlier judgement are kept under a number. Adaptation uses public clips alone, so
@@ -38,22 +42,25 @@ def judge_run(
         path: folder of a complete run.
         clips: to adapt on, and as many to score on, per problem.
         steps: of every adaptation.
+        root: holds published data sets of VideoGLUE; None generates problems instead.
         told: hears adaptation, problem and score as they come.
 
     Raises:
         UserError: if the run's backbone is no video encoder.
+        NotAvailable: none of the published data sets is below `root`.
     """
     run = TrainedRun.open(path)
     encoder = encoder_of(run.backbone)
     shape = next(iter(run.assembly.dataset.held_out().fields.values())).shape[1:]
     frames, height, width = (int(n) for n in shape[:3])
-    suite = generated_suite((frames, height, width), train=clips, test=clips)
     recipe = replace(Recipe(), steps=steps)
+    suite, source = _problems(root, (frames, height, width), clips)
+    if root is not None:  # recorded actions may fill their video
+        recipe = replace(recipe, longest=WINDOWS)
     table = judge_all(encoder, suite, recipe, told=told)
     content = {
         "protocol": "videoglue",
-        "source": "synthetic: procedural clips, one problem of each kind, not the "
-        "published data sets",
+        **source,
         "model": run.assembly.configuration.model.name,
         "clips": clips,
         "recipe": vars(recipe),
@@ -61,6 +68,25 @@ def judge_run(
     _write(path / "videoglue.json", (json.dumps(content, indent=2) + "\n").encode())
     _write(path / "videoglue.svg", _picture(table).encode())
     return content
+
+
+def _problems(
+    root: Path | None, shape: tuple[int, int, int], clips: int
+) -> tuple[tuple[Problem, ...], dict[str, Any]]:
+    """What is asked, and what outputs say about where it comes from."""
+    if root is None:
+        said = (
+            "synthetic: procedural clips, one problem of each kind, not the published "
+            "data sets"
+        )
+        return generated_suite(shape, train=clips, test=clips), {"source": said}
+    published = published_suite(root, shape, train=clips, test=clips)
+    said = f"real: {len(published.found)} of the 8 published data sets"
+    return published.problems, {
+        "source": said,
+        "datasets": published.found,
+        "absent": published.absent,
+    }
 
 
 def encoder_of(backbone: nn.Module) -> VideoEncoder:

@@ -28,7 +28,14 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="videoglue: adapt a video encoder to generated problems in four ways."
+            help="videoglue: adapt a video encoder to public clips in four ways."
+        ),
+    ] = None,
+    videoglue_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the published VideoGLUE data sets (kinetics400/, "
+            "charades/, ...); without it the protocol generates its problems."
         ),
     ] = None,
     clips: Annotated[
@@ -44,8 +51,14 @@ def evaluate(
     from simulations.trained import TrainedRun
 
     if protocol is not None:
-        _by_protocol(run, protocol, clips, steps, json_)
+        _by_protocol(run, protocol, clips, steps, videoglue_root, json_)
         return
+    if videoglue_root is not None:
+        from fedemb.errors import UserError
+
+        raise UserError(
+            f"videoglue_root={videoglue_root} needs --protocol videoglue beside it."
+        )
     metrics = TrainedRun.open(run, dataset).evaluate()
     if json_:
         from fedemb.cli.console import print_json
@@ -56,7 +69,9 @@ def evaluate(
         print(f"{name:<24} {value:.4f}")
 
 
-def _by_protocol(run: Path, protocol: str, clips: int, steps: int, json_: bool) -> None:
+def _by_protocol(
+    run: Path, protocol: str, clips: int, steps: int, root: Path | None, json_: bool
+) -> None:
     from fedemb.cli.console import print_json
     from fedemb.errors import UserError
     from simulations.judging import judge_run
@@ -70,10 +85,20 @@ def _by_protocol(run: Path, protocol: str, clips: int, steps: int, json_: bool) 
         if not json_:
             print(f"{adaptation:<12} {problem:<12} {score:6.2f} %")
 
-    found = judge_run(run, clips=clips, steps=steps, told=told)
+    found = judge_run(run, clips=clips, steps=steps, root=root, told=told)
     if json_:
         print_json(found)
         return
+    print(f"problems: {found['source']}")
+    for name, parts in found.get("datasets", {}).items():
+        for part, tally in parts.items():
+            print(
+                f"  {name} {part}: {tally['clips']:,} clips of {tally['annotated']:,} "
+                f"annotated; {tally['missing']:,} without a file, "
+                f"{tally['damaged']:,} damaged {tally['first_damaged']}".rstrip()
+            )
+    for name, looked in found.get("absent", {}).items():
+        print(f"  {name}: not there; looked for {looked}")
     for version in ("v1", "v3"):
         print(f"VideoGLUE score, {version}: {found[f'videoglue_score_{version}']:.2f}")
     print(f"{run / 'videoglue.json'}, {run / 'videoglue.svg'}")

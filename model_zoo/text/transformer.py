@@ -39,6 +39,9 @@ class TextShape:
         activation: `gelu` or `relu`.
         pad: id of padding, which nothing attends to.
         eos: id that ends a text.
+        norm_eps: of the norms.
+        post_norm: whether a norm also follows each attention and perceptron.
+        logit_cap: c of c tanh(l / c), which bounds attention logits l; None has none.
 
     Raises:
         UserError: a number or word that cannot be.
@@ -58,6 +61,9 @@ class TextShape:
     activation: str = "gelu"
     pad: int = 0
     eos: int = 2
+    norm_eps: float = 1e-5
+    post_norm: bool = False
+    logit_cap: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "length", "width", "layers", "heads"):
@@ -108,10 +114,18 @@ class TextTower(nn.Module):
             nn.init.normal_(self.class_token.weight, std=spread)
         mlp = shape.mlp or 4 * shape.width
         self.blocks = nn.ModuleList(
-            Block(shape.width, shape.heads, mlp, shape.activation)
+            Block(
+                shape.width,
+                shape.heads,
+                mlp,
+                shape.activation,
+                norm_eps=shape.norm_eps,
+                post_norm=shape.post_norm,
+                logit_cap=shape.logit_cap,
+            )
             for _ in range(shape.layers)
         )
-        self.norm = nn.LayerNorm(shape.width)
+        self.norm = nn.LayerNorm(shape.width, eps=shape.norm_eps)
         self.projection = (
             nn.Linear(shape.width, shape.embedding_dim, bias=False)
             if shape.embedding_dim
@@ -186,19 +200,35 @@ class TextTower(nn.Module):
 class Block(nn.Module):
     """Attention, then a perceptron, each behind a norm and beside a shortcut."""
 
-    def __init__(self, width: int, heads: int, mlp: int, activation: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp: int,
+        activation: str,
+        *,
+        norm_eps: float = 1e-5,
+        post_norm: bool = False,
+        logit_cap: float | None = None,
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.attention = Attention(width, heads, logit_cap)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = nn.Sequential(
             nn.Linear(width, mlp), _ACTIVATIONS[activation](), nn.Linear(mlp, width)
         )
+        if post_norm:
+            self.norm1_after = nn.LayerNorm(width, eps=norm_eps)
+            self.norm2_after = nn.LayerNorm(width, eps=norm_eps)
+        self.post_norm = post_norm
 
     def forward(self, x: Tensor, blocked: Tensor) -> Tensor:
         """Tokens `[B, L, width]`; `blocked` is true where a query sees no key."""
-        x = x + self.attention(self.norm1(x), blocked)
-        out: Tensor = x + self.mlp(self.norm2(x))
+        mixed = self.attention(self.norm1(x), blocked)
+        x = x + (self.norm1_after(mixed) if self.post_norm else mixed)
+        more = self.mlp(self.norm2(x))
+        out: Tensor = x + (self.norm2_after(more) if self.post_norm else more)
         return out
 
 
@@ -208,9 +238,9 @@ class Attention(nn.Module):
     A query that may see nothing attends to everything evenly and stays finite.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, logit_cap: float | None = None) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.logit_cap = heads, logit_cap
         self.inward = nn.Linear(width, 3 * width)
         self.outward = nn.Linear(width, width)
 
@@ -220,6 +250,8 @@ class Attention(nn.Module):
         split = self.inward(x).reshape(batch, length, 3, self.heads, -1)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
         logits = query @ key.transpose(-1, -2) / math.sqrt(width // self.heads)
+        if self.logit_cap is not None:
+            logits = self.logit_cap * torch.tanh(logits / self.logit_cap)
         floor = torch.finfo(logits.dtype).min
         weights = logits.masked_fill(blocked, floor).softmax(-1)
         mixed = (weights @ value).transpose(1, 2).reshape(batch, length, width)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fedemb.errors import NotAvailable
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -166,7 +168,7 @@ def guarded() -> Iterator[None]:
     """Turns everything that a broken image file can raise into `BadImage`."""
     try:
         yield
-    except (BadImage, MemoryError):
+    except (BadImage, NotAvailable, MemoryError):
         raise
     except FileNotFoundError as error:
         raise BadImage("no such file") from error

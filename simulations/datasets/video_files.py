@@ -6,10 +6,11 @@ folders of frames by Pillow alone.
 
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from simulations.datasets.images import (
     guarded,
     opened,
 )
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MAX_BYTES = 2 << 30
 """Larger files are refused unread."""
@@ -70,7 +74,7 @@ def decode_clip(source: Path, frames: int, side: int) -> NDArray[np.uint8]:
     if suffix in ANIMATIONS:
         return _from_animation(source, frames, side)
     if suffix in VIDEOS:
-        return _from_container(source, frames, side, VIDEOS[suffix])
+        return _from_container(source, frames, side)
     raise BadImage("no such file" if not source.exists() else "not a known video")
 
 
@@ -137,9 +141,19 @@ def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts]
 
 
-def _from_animation(file: Path, frames: int, side: int) -> _Frame:
+def page_of(animation: "Image", side: int) -> _Frame:
+    """The loaded frame of an animation, `[side, side, 3]`; transparency is white."""
     from PIL import Image
 
+    page = Image.new("RGBA", animation.size, "white")
+    page.alpha_composite(animation.convert("RGBA"))
+    small = page.convert("RGB").resize(
+        (side, side), Image.Resampling.BOX, reducing_gap=2
+    )
+    return np.asarray(small, dtype=np.uint8)
+
+
+def _from_animation(file: Path, frames: int, side: int) -> _Frame:
     with guarded(), opened(file) as animation:
         total = getattr(animation, "n_frames", 1)
         if total > MAX_FRAMES:
@@ -152,16 +166,18 @@ def _from_animation(file: Path, frames: int, side: int) -> _Frame:
             animation.seek(i)
             animation.load()
             if i in chosen:
-                page = Image.new("RGBA", animation.size, "white")
-                page.alpha_composite(animation.convert("RGBA"))
-                small = page.convert("RGB").resize(
-                    (side, side), Image.Resampling.BOX, reducing_gap=2
-                )
-                once[i] = np.asarray(small, dtype=np.uint8)
+                once[i] = page_of(animation, side)
         return np.stack([once[i] for i in chosen])
 
 
-def _from_container(file: Path, frames: int, side: int, container: str) -> _Frame:
+@contextmanager
+def opened_video(file: Path) -> Iterator[tuple[Any, Any]]:
+    """A video file's container and its first track of pictures; use inside `guarded`.
+
+    Raises:
+        BadImage: no regular file, too large, or without pictures.
+        NotAvailable: PyAV is not installed.
+    """
     try:
         import av
     except ImportError as error:
@@ -169,29 +185,34 @@ def _from_container(file: Path, frames: int, side: int, container: str) -> _Fram
             f"PyAV is needed to read {file.name}; pip install 'fedemb[video]', or "
             "bring GIF files or folders of frames."
         ) from error
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise BadImage("not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise BadImage(f"file of more than {MAX_BYTES >> 30} GiB")
+    container = VIDEOS[file.suffix.lower()]
+    # An open file rather than a name: the reader can then open nothing else.
+    with file.open("rb") as content, av.open(content, format=container) as video:
+        if not video.streams.video:
+            raise BadImage("no video in it")
+        track = video.streams.video[0]
+        if track.width * track.height > MAX_PIXELS:
+            raise BadImage(f"{track.width} x {track.height} pixels, too large")
+        yield video, track
+
+
+def _from_container(file: Path, frames: int, side: int) -> _Frame:
     found = Thinned(8 * frames)
-    with guarded():
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-            raise BadImage("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise BadImage(f"file of more than {MAX_BYTES >> 30} GiB")
-        # An open file rather than a name: the reader can then open nothing else.
-        with file.open("rb") as content, av.open(content, format=container) as video:
-            if not video.streams.video:
-                raise BadImage("no video in it")
-            track = video.streams.video[0]
-            if track.width * track.height > MAX_PIXELS:
-                raise BadImage(f"{track.width} x {track.height} pixels, too large")
-            last = _read(video.decode(track), found, side)
-            seconds = _seconds(video, track)
-            _refuse_truncated(found.seen, track.frames, last, seconds)
+    with guarded(), opened_video(file) as (video, track):
+        last = read_frames(video.decode(track), found, side)
+        seconds = _seconds(video, track)
+        _refuse_truncated(found.seen, track.frames, last, seconds)
     if not found.kept:
         raise BadImage("no frames")
     return np.stack([found.kept[i] for i in middles(len(found.kept), frames)])
 
 
-def _read(stream: Iterable[Any], found: Thinned, side: int) -> float:
+def read_frames(stream: Iterable[Any], found: Thinned, side: int) -> float:
     """Take every frame; the end of the last in seconds, as far as it is known."""
 
     def small(frame: Any) -> _Frame:

@@ -36,12 +36,15 @@ def activitynet(
         raise UserError(f"{path} has no 'database' of videos.")
     found: dict[str, list[Segment]] = {}
     for name, record in database.items():
+        if not isinstance(record, dict):
+            raise UserError(f"{path}: video {name!r} has no record.")
         video = f"v_{name}"
         user = (users or {}).get(name, name)
         own = found.setdefault(str(record.get("subset", "")), [])
         annotations = record.get("annotations", [])
+        length = _length(path, name, record)
         if not annotations:
-            own.append(Segment(video=video, user=user, labels=()))
+            own.append(Segment(video=video, user=user, labels=(), length=length))
         for annotation in annotations:
             try:
                 start, end = (float(t) for t in annotation["segment"])
@@ -52,9 +55,25 @@ def activitynet(
                     f"'segment' [start, end]: {error!r}."
                 ) from error
             own.append(
-                Segment(video=video, user=user, labels=labels, start=start, end=end)
+                Segment(
+                    video=video,
+                    user=user,
+                    labels=labels,
+                    start=start,
+                    end=end,
+                    length=length,
+                )
             )
     return found
+
+
+def _length(path: Path, name: str, record: Mapping[str, object]) -> float | None:
+    told = record.get("duration")
+    if told is None:
+        return None
+    if not isinstance(told, int | float) or not 0 < told < float("inf"):
+        raise UserError(f"{path}: video {name!r} has the duration {told!r}.")
+    return float(told)
 
 
 def ava(path: Path, users: Mapping[str, str] | None = None) -> list[Segment]:

@@ -26,6 +26,7 @@ class Segment:
         start: seconds from the beginning of the video; 0 if it is the whole.
         end: seconds; None is the end of the video.
         box: (ymin, xmin, ymax, xmax) in [0, 1] of who acts, at `start`.
+        length: seconds that the whole video lasts, where the annotations say so.
 
     Raises:
         UserError: an end before the start, or a box that is none.
@@ -37,6 +38,7 @@ class Segment:
     start: float = 0.0
     end: float | None = None
     box: Box | None = None
+    length: float | None = None
 
     def __post_init__(self) -> None:
         if not self.start >= 0 or (self.end is not None and not self.end >= self.start):

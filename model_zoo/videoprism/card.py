@@ -1,0 +1,294 @@
+"""Card of VideoPrism; importing it imports no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fedemb.errors import UserError
+from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+
+if TYPE_CHECKING:
+    from fedemb.stages import Stage
+
+STAGES = ("contrastive", "distillation", "alignment")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPrismStages:
+    """Builds the stages over one text and one video tower.
+
+    Attributes:
+        video: arguments of `EncoderShape`, but for the width.
+        width: D of both towers.
+        text: arguments of `TextShape`, but for the width.
+        decoders: arguments of `DecoderShape`, but for its outer sides.
+        shares: of the rounds, for contrast, distillation, and alignment (the encoder
+            is frozen, the text tower tuned); a share of 0 leaves a stage out.
+        towers: arguments of `DualShape`.
+        contrast: arguments of `ContrastiveTask`, such as `dropped`.
+        distillation: arguments of `DistillationTask`, such as `weights` for ablations.
+    """
+
+    video: Mapping[str, Any]
+    width: int
+    text: Mapping[str, Any]
+    decoders: Mapping[str, Any] = field(default_factory=dict)
+    shares: tuple[float, float, float] = (0.5, 0.5, 0.0)
+    towers: Mapping[str, Any] = field(default_factory=dict)
+    contrast: Mapping[str, Any] = field(default_factory=dict)
+    distillation: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
+        """The stages, each inheriting from the one before.
+
+        Raises:
+            UserError: if the examples are not clips, patches do not divide their
+                frames, or an option does not apply.
+        """
+        from fedemb.stages import Stage
+        from model_zoo.text.transformer import TextShape
+        from model_zoo.videoprism import network
+        from model_zoo.videoprism.decoders import DecoderShape
+        from model_zoo.videoprism.encoder import EncoderShape
+        from model_zoo.videoprism.tasks import ContrastiveTask, DistillationTask
+
+        clip = _clip(data)
+        _refuse(options)
+        width = options.embedding_dim or self.width
+        video = EncoderShape(width=width, **self.video)
+        text = TextShape(width=width, **self.text)
+        shape = network.DualShape(video=video, text=text, **self.towers)
+        grid = video.grid((min(video.places[0], clip[0]), *clip[1:]))
+        common: dict[str, Any] = {
+            "num_classes": data.num_classes,
+            "grid": grid,
+            "length": text.length,
+            "vocab_size": text.vocab_size,
+            "class_names": data.class_names,
+        }
+        towers = partial(network.VideoText, shape)
+        first = ContrastiveTask(
+            name="videoprism-contrastive", backbone=towers, **common, **self.contrast
+        )
+        last = ContrastiveTask(
+            name="videoprism-alignment", backbone=towers, **common, **self.contrast
+        )
+        chosen = options.trainable
+        made = [Stage(STAGES[0], first, self.shares[0], chosen or "all")]
+        if self.shares[1]:
+            decoders = DecoderShape(
+                outer=width, tokens=grid[0] * grid[1] * grid[2], **self.decoders
+            )
+            second = DistillationTask(
+                name="videoprism-distillation",
+                backbone=partial(network.Distilled, shape),
+                decoders=decoders,
+                **common,
+                **self.distillation,
+            )
+            trained = chosen or "names:video.*"
+            inherit = network.begin_distillation
+            made.append(Stage(STAGES[1], second, self.shares[1], trained, inherit))
+        if self.shares[2]:
+            trained = chosen or "names:auxiliary.*,pooler.*,text.*"
+            inherit = network.without_teacher
+            made.append(Stage(STAGES[2], last, self.shares[2], trained, inherit))
+        return tuple(made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderStages:
+    """Builds one stage that trains the encoder alone, by telling classes apart.
+
+    Attributes:
+        video: arguments of `EncoderShape`.
+    """
+
+    video: Mapping[str, Any]
+
+    def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
+        """One stage over mean tokens.
+
+        Raises:
+            UserError: if the examples are not clips, patches do not divide their
+                frames, or `embedding_dim` is not the width.
+        """
+        from fedemb.stages import Stage
+        from model_zoo.video.identity import ClipIdentityTask
+        from model_zoo.videoprism.encoder import EncoderShape
+        from model_zoo.videoprism.network import MeanTokens
+
+        shape = EncoderShape(**self.video)
+        shape.grid(_clip(data))
+        if options.embedding_dim not in (None, shape.width):
+            raise UserError(
+                f"embedding_dim={options.embedding_dim} must be {shape.width}: the "
+                "embedding is the mean of the encoder's tokens."
+            )
+        task = ClipIdentityTask(
+            name="videoprism",
+            backbone=partial(MeanTokens, shape),
+            embedding_dim=shape.width,
+            num_classes=data.num_classes,
+            head=options.head or "class-means",
+            label_space=options.label_space or "client",
+            always_normalize=options.always_normalize,
+            temperature=options.temperature or 0.1,
+        )
+        return (Stage("embedding", task, 1.0, options.trainable or "all"),)
+
+
+def _clip(data: DataFacts) -> tuple[int, int, int]:
+    if len(data.example_shape) != 4:
+        raise UserError(
+            f"example_shape={data.example_shape} must be (frames, height, width, 3): "
+            "this system is trained on clips with captions."
+        )
+    frames, height, width = data.example_shape[:3]
+    return frames, height, width
+
+
+def _refuse(options: TaskOptions) -> None:
+    for name in ("head", "label_space", "temperature", "views", "augment"):
+        value = getattr(options, name)
+        if value is not None:
+            raise UserError(
+                f"{name}={value!r} does not apply: videoprism learns from captions and "
+                "from its own first stage."
+            )
+
+
+def _published(size: str) -> dict[str, Any]:
+    """Sizes of the released encoders, and of the one that was not."""
+    frames, width, spatial, heads, mlp = {
+        "base": (16, 768, 12, 12, 3072),
+        "large": (8, 1024, 24, 16, 4096),
+        "giant": (8, 1408, 40, 16, 6144),
+    }[size]
+    return {
+        **{"patch": 18, "places": (frames, 16, 16), "width": width},
+        **{"spatial": spatial, "temporal": 4, "heads": heads, "mlp": mlp},
+    }
+
+
+_TEXT = {
+    **{"causal": True, "pool": "class", "positions": "sinusoidal", "scaled": True},
+    **{"activation": "relu", "norm_eps": 1e-6, "logit_cap": 50.0},
+}
+
+
+def _paper(size: str, **more: Any) -> VideoPrismStages:
+    video = _published(size)
+    giant = size == "giant"
+    text = {
+        **{"vocab_size": 32_000, "length": 64, "heads": video["heads"]},
+        **{"layers": 16 if giant else 12, "post_norm": giant},
+    }
+    width = video.pop("width")
+    return VideoPrismStages(
+        video=video,
+        width=width,
+        text=_TEXT | text,
+        decoders={"width": 512, "layers": 4, "heads": 8, "mlp": 2048},
+        **more,
+    )
+
+
+_TINY = VideoPrismStages(
+    video={
+        **{"patch": 8, "places": (4, 4, 4), "spatial": 2, "temporal": 1},
+        **{"heads": 4, "mlp": 64},
+    },
+    width=32,
+    text=_TEXT | {"vocab_size": 256, "length": 16, "layers": 1, "heads": 4, "mlp": 64},
+    decoders={"width": 32, "layers": 1, "heads": 4, "mlp": 64},
+    towers={"auxiliary": 1, "pooler": 1},
+)
+_SMALL_VIDEO: dict[str, Any] = {
+    **{"patch": 8, "places": (8, 4, 4), "spatial": 4, "temporal": 2},
+    **{"heads": 4, "mlp": 256},
+}
+_SMALL = VideoPrismStages(
+    video=_SMALL_VIDEO,
+    width=64,
+    text=_TEXT | {"vocab_size": 256, "length": 16, "layers": 2, "heads": 4},
+    decoders={"width": 32, "layers": 2, "heads": 4, "mlp": 64},
+)
+_CLIP = DataFacts(example_shape=(8, 32, 32, 3), num_classes=10)
+
+
+def _films(size: str) -> DataFacts:
+    frames = _published(size)["places"][0]
+    return DataFacts(example_shape=(frames, 288, 288, 3), num_classes=400)
+
+
+def _encoder(size: str) -> Configuration:
+    return Configuration(
+        note=f"the {size} encoder alone, trained by telling classes apart",
+        build=EncoderStages(video=_published(size)),
+        data=_films(size),
+    )
+
+
+def _video_text(size: str) -> Configuration:
+    return Configuration(
+        note=f"the {size} video-text model: the contrastive stage alone",
+        build=_paper(size, shares=(1.0, 0.0, 0.0)),
+        data=_films(size),
+    )
+
+
+VIDEOPRISM = System(
+    name="videoprism",
+    paper="Zhao, Gundavarapu, Yuan, Zhou, Yan, Sun, Friedman, Qian, Weyand, Zhao, "
+    "Hornung, Schroff, Yang, Ross, Wang, Adam, Sirotenko, Liu and Gong (2024), "
+    "VideoPrism: A Foundational Visual Encoder for Video Understanding, "
+    "arXiv:2402.13217",
+    user="the uploader of captioned clips",
+    stages=(
+        "contrastive: clips with half of their tubes dropped find their captions among "
+        "the virtual client's own; the temperature stays there",
+        "distillation: from 35 % of a clip's tokens a student tells all tokens and the "
+        "vector that the frozen first stage sees in the whole clip; both decoders stay "
+        "on the virtual client",
+        "alignment (configurations with -aligned only): text tower and pooler are "
+        "tuned to the frozen student",
+    ),
+    default_dataset="clips-plain",
+    default_configuration="tiny",
+    metric="text_to_video_recall_at_10",
+    configurations={
+        "tiny": Configuration(
+            note="both stages; 4 frames of 16 tokens, width 32",
+            build=_TINY,
+            data=_CLIP,
+        ),
+        "small": Configuration(
+            note="both stages; 8 frames of 16 tokens, width 64; the encoder has 314,048",
+            build=_SMALL,
+            data=_CLIP,
+        ),
+        "small-encoder": Configuration(
+            note="the small encoder alone, trained by telling classes apart",
+            build=EncoderStages(video=_SMALL_VIDEO | {"width": 64}),
+            data=_CLIP,
+        ),
+        "paper": Configuration(
+            note="both stages at base size; counts the frozen teacher, too",
+            build=_paper("base"),
+            data=_films("base"),
+        ),
+        "paper-aligned": Configuration(
+            note="the same, then a text tower tuned to the frozen student",
+            build=_paper("base", shares=(0.4, 0.4, 0.2)),
+            data=_films("base"),
+        ),
+        "base": _encoder("base"),
+        "large": _encoder("large"),
+        "giant": _encoder("giant"),
+        "base-text": _video_text("base"),
+        "large-text": _video_text("large"),
+        "giant-text": _video_text("giant"),
+    },
+)

@@ -1,0 +1,105 @@
+"""What VideoPrism is measured by: zero-shot, and with the encoder frozen."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedemb.data import Examples
+from fedemb.heads import unit_rows
+from fedemb.metrics import identity_metrics
+from model_zoo.video.retrieval import retrieval_metrics
+from model_zoo.videoprism.network import VideoText
+
+if TYPE_CHECKING:
+    from model_zoo.videoprism.tasks import VideoPrismTask
+
+_GALLERY = 256  # clips with different captions that texts are matched with
+_BLOCK = 128
+
+
+def evaluate(
+    task: "VideoPrismTask", model: VideoText, examples: Examples
+) -> dict[str, float]:
+    """Zero-shot retrieval and classification, a frozen probe, and identity metrics.
+
+    Retrieval is among the first clips of different captions, 256 at most. Zero-shot
+    classification compares clips with the names of the classes that occur.
+    """
+    fields = examples.fields
+    labels = torch.from_numpy(fields["label"].astype(np.int64))
+    tokens, embeddings = _seen(task, model, examples)
+    metrics = identity_metrics(embeddings, labels)
+    if "caption" in fields:
+        captions = fields["caption"].astype(str)
+        different = np.unique(captions, return_index=True)[1]
+        rows = np.sort(different)[:_GALLERY].astype(np.int64)
+        texts = _read(task, model, captions[rows])
+        videos = embeddings[torch.from_numpy(rows)]
+        metrics |= retrieval_metrics(texts, videos, "text_to_video")
+        metrics |= retrieval_metrics(videos, texts, "video_to_text")
+    if task.class_names:
+        metrics["zero_shot_accuracy"] = zero_shot(task, model, embeddings, labels)
+    target = fields["action"][:, 0] if "action" in fields else fields["label"]
+    found = probe_accuracy(tokens.numpy(), target.astype(np.int64))
+    return metrics | {"probe_accuracy": found}
+
+
+def zero_shot(
+    task: "VideoPrismTask", model: VideoText, embeddings: Tensor, labels: Tensor
+) -> float:
+    """Share of clips whose own class has the nearest name, among those that occur."""
+    kinds, own = labels.unique(return_inverse=True)
+    names = np.array([task.class_names[kind] for kind in kinds.tolist()])
+    scores = embeddings @ _read(task, model, names).T
+    return float((scores.argmax(1) == own).float().mean())
+
+
+def probe_accuracy(tokens: NDArray[np.floating], target: NDArray[np.int64]) -> float:
+    """Accuracy of a linear classifier of frozen mean tokens, learned on half of them.
+
+    The target is what the first thing of a clip does where that is known, and the class
+    otherwise. VideoGLUE's attention poolers are in `fedemb evaluate RUN --protocol
+    videoglue`.
+
+    Args:
+        tokens: `[n, F]`.
+        target: int64 `[n]`.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    order = np.random.default_rng(0).permutation(len(target))
+    learn, judge = order[::2], order[1::2]
+    if len(np.unique(target[learn])) < 2:
+        return float("nan")
+    scale = tokens[learn].std(0) + 1e-6
+    values = (tokens - tokens[learn].mean(0)) / scale
+    classifier = LogisticRegression(C=0.1, max_iter=200).fit(
+        values[learn], target[learn]
+    )
+    return float(classifier.score(values[judge], target[judge]))
+
+
+def _seen(
+    task: "VideoPrismTask", model: VideoText, examples: Examples
+) -> tuple[Tensor, Tensor]:
+    """Mean tokens of each frame `[n, T * D]`, and unit-length embeddings `[n, D]`."""
+    device = next(model.parameters()).device
+    means, pooled = [], []
+    with torch.inference_mode():
+        for start in range(0, len(examples), _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, len(examples)), dtype=np.int64)
+            part = Examples(examples.take(rows), np.array([0, len(rows)], np.int64))
+            tokens = model.video(task.clips(part).to(device)).tokens
+            frames = torch.unflatten(tokens, 1, (task.grid[0], -1)).mean(2)
+            means.append(frames.flatten(1).float().cpu())
+            pooled.append(unit_rows(model.pool(tokens)).float().cpu())
+    return torch.cat(means), torch.cat(pooled)
+
+
+def _read(task: "VideoPrismTask", model: VideoText, texts: NDArray[np.str_]) -> Tensor:
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        return model.read(task.ids(texts).to(device)).float().cpu()

@@ -1,0 +1,75 @@
+"""Attention from one set of tokens to another, in products that `vmap` batches."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model_zoo.text.transformer import Attention
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of queries to a memory (Vaswani et al. 2017)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.memory = nn.Linear(width, 2 * width)
+        self.outward = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, memory: Tensor, blocked: Tensor) -> Tensor:
+        """Queries `[B, L, D]` read a memory `[B, M, D]`.
+
+        `blocked` broadcasts to `[B, heads, L, M]` and is true where nothing is read.
+        """
+        query = self._split(self.query(x))
+        key, value = (self._split(part) for part in self.memory(memory).chunk(2, -1))
+        logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        floor = torch.finfo(logits.dtype).min
+        mixed = logits.masked_fill(blocked, floor).softmax(-1) @ value
+        out: Tensor = self.outward(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class ReadingBlock(nn.Module):
+    """Attention to a memory, then a perceptron, each behind a norm.
+
+    With `itself`, attention among the tokens themselves comes first, as in a decoder.
+    """
+
+    def __init__(self, width: int, heads: int, mlp: int, *, itself: bool) -> None:
+        super().__init__()
+        if itself:
+            self.norm_itself = nn.LayerNorm(width)
+            self.itself = Attention(width, heads)
+        self.norm_across = nn.LayerNorm(width)
+        self.across = CrossAttention(width, heads)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp), nn.GELU(), nn.Linear(mlp, width)
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        blocked: Tensor,
+        later: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens `[B, L, D]` that have read `[B, M, D]`.
+
+        Args:
+            x: tokens.
+            memory: what they read.
+            blocked: true where it is padding, `[B, 1, 1, M]`.
+            later: true where a token must not see another, `[L, L]`.
+        """
+        if later is not None:
+            x = x + self.itself(self.norm_itself(x), later)
+        x = x + self.across(self.norm_across(x), memory, blocked)
+        out: Tensor = x + self.mlp(self.norm_mlp(x))
+        return out

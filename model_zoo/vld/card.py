@@ -1,0 +1,193 @@
+"""Card of video-language distillation; importing it imports no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fedemb.errors import UserError
+from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+
+if TYPE_CHECKING:
+    from fedemb.stages import Stage
+
+_SHARES = (0.3, 0.1, 0.6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationStages:
+    """Builds the three stages.
+
+    Attributes:
+        teacher: arguments of `VitShape`, of the captioner's image encoder.
+        language: arguments of `LanguageShape`.
+        student: arguments of `VitShape`, of the dual encoder; None is the teacher's,
+            whose adapted weights it then starts from.
+        text: arguments of `TextShape`, of the text tower.
+        sizes: other arguments of `Sizes`.
+        public: whether to start from the captioner that the zoo ships.
+        captions: whose captions teach the dual encoder.
+        task: other arguments of `DistillationTask`.
+    """
+
+    teacher: Mapping[str, int]
+    language: Mapping[str, int]
+    text: Mapping[str, Any]
+    sizes: Mapping[str, Any]
+    student: Mapping[str, int] | None = None
+    public: bool = False
+    captions: str = "sampled"
+    task: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
+        """Visual adaptation, language adaptation, distillation.
+
+        Raises:
+            UserError: if the examples are not clips, or patches do not divide them.
+        """
+        from fedemb.stages import Stage
+        from model_zoo.text.transformer import TextShape
+        from model_zoo.vld.language import LanguageShape
+        from model_zoo.vld.network import (
+            LANGUAGE,
+            STUDENT,
+            VISUAL,
+            Sizes,
+            student_sees_as_teacher,
+        )
+        from model_zoo.vld.public import make_backbone
+        from model_zoo.vld.tasks import CaptionTask, DistillationTask, InstructionTask
+        from model_zoo.vld.visual import VitShape
+
+        if len(data.example_shape) != 4:
+            raise UserError(
+                f"example_shape={data.example_shape} must be (frames, height, width, "
+                "3): this system is trained on clips with captions."
+            )
+        frames, height, width = data.example_shape[:3]
+        more = dict(self.sizes)
+        if options.embedding_dim:
+            more["shared"] = options.embedding_dim
+        sizes = Sizes(
+            clip=(frames, height, width),
+            teacher=VitShape(**self.teacher),
+            language=LanguageShape(**self.language),
+            student=VitShape(**(self.student or self.teacher)),
+            text=TextShape(**self.text),
+            **more,
+        )
+        common: dict[str, Any] = {
+            "backbone": partial(make_backbone, sizes, public=self.public),
+            "num_classes": data.num_classes,
+            "length": sizes.language.length,
+            "vocab_size": sizes.language.vocab_size,
+        }
+        seen = CaptionTask(name="visual_adaptation", **common)
+        asked = InstructionTask(name="language_adaptation", **common)
+        taught = DistillationTask(
+            name="distillation", captions=self.captions, **common, **self.task
+        )
+        inherit = None if self.student else student_sees_as_teacher
+        return (
+            Stage("visual", seen, _SHARES[0], VISUAL),
+            Stage("language", asked, _SHARES[1], LANGUAGE),
+            Stage(
+                "dual encoder",
+                taught,
+                _SHARES[2],
+                options.trainable or STUDENT,
+                inherit,
+            ),
+        )
+
+
+def _tiny(captions: str) -> DistillationStages:
+    return DistillationStages(
+        teacher={"patch": 8, "width": 32, "layers": 2, "heads": 4, "mlp": 64},
+        language={
+            **{"vocab_size": 256, "length": 16, "width": 32, "heads": 4, "mlp": 64},
+            **{"encoder_layers": 1, "decoder_layers": 2},
+        },
+        text={
+            **{"vocab_size": 256, "length": 16, "width": 32, "layers": 1, "heads": 4},
+            **{"mlp": 64, "pool": "mean"},
+        },
+        sizes={"temporal_layers": 2, "shared": 32, "pool": "max"},
+        task={"temperature": 0.2},
+        public=True,
+        captions=captions,
+    )
+
+
+_SMALL = DistillationStages(
+    teacher={"patch": 8, "width": 64, "layers": 3, "heads": 4, "mlp": 256},
+    language={
+        **{"vocab_size": 128, "length": 32, "width": 64, "heads": 4, "mlp": 256},
+        **{"encoder_layers": 2, "decoder_layers": 2},
+    },
+    text={"vocab_size": 128, "length": 32, "width": 64, "layers": 2, "heads": 4},
+    sizes={"temporal_layers": 2, "shared": 32},
+)
+_PAPER = DistillationStages(
+    teacher={"patch": 14, "width": 1664, "layers": 48, "heads": 16, "mlp": 8192},
+    language={
+        **{"vocab_size": 250_112, "length": 64, "width": 2048, "heads": 32},
+        **{"mlp": 6144, "encoder_layers": 24, "decoder_layers": 24},
+    },
+    student={"patch": 14, "width": 1024, "layers": 24, "heads": 16, "mlp": 4096},
+    text={
+        **{"vocab_size": 250_112, "length": 64, "width": 768, "layers": 12},
+        "heads": 12,
+    },
+    sizes={"temporal_layers": 2, "shared": 768},
+)
+_CLIPS = DataFacts(example_shape=(8, 32, 32, 3), num_classes=10)
+_PUBLIC = (
+    "width 32, 2 blocks per frame; starts from a public image-language model that was "
+    "trained on generated still pictures, a stand-in for PaLI-3"
+)
+
+VIDEO_LANGUAGE_DISTILLATION = System(
+    name="video_language_distillation",
+    paper="Zhao, Zhao, Zhou, Wu, Chu, Miao, Schroff, Adam, Liu, Gong, Kraehenbuehl and "
+    "Yuan (2024), Distilling Vision-Language Models on Millions of Videos, "
+    "arXiv:2401.06129",
+    user="the uploader of clips",
+    stages=(
+        "visual: captions teach the visual half of a public image-language model to "
+        "see clips; the language half is frozen",
+        "language: questions about clips, made from captions by rules, teach the "
+        "language half; the visual half is frozen",
+        "dual encoder: captions that the adapted model writes, in each virtual client "
+        "about its own clips, teach a video and a text tower by contrast; the "
+        "temperature stays there",
+    ),
+    default_dataset="clips-plain",
+    default_configuration="tiny",
+    metric="text_to_video_recall_at_10",
+    configurations={
+        "tiny": Configuration(note=_PUBLIC, build=_tiny("sampled"), data=_CLIPS),
+        "tiny-beam": Configuration(
+            note="tiny, but beam search writes the captions",
+            build=_tiny("beam"),
+            data=_CLIPS,
+        ),
+        "tiny-original": Configuration(
+            note="tiny, but people's captions teach the dual encoder, to compare with",
+            build=_tiny("original"),
+            data=_CLIPS,
+        ),
+        "small": Configuration(
+            note="width 64, 3 blocks per frame, 2 + 2 blocks for language; starts at "
+            "random unless --pretrained names weights",
+            build=_SMALL,
+            data=_CLIPS,
+        ),
+        "paper": Configuration(
+            note="ViT-G/14 and an encoder-decoder of 3 billion parameters teach a "
+            "ViT-L/14 dual encoder; our sizes and counts, the paper's are unknown",
+            build=_PAPER,
+            data=DataFacts(example_shape=(8, 224, 224, 3), num_classes=400),
+        ),
+    },
+)

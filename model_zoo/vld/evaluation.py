@@ -1,0 +1,137 @@
+"""What the system is measured by: retrieval, captions, and answers to questions."""
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedemb.data import Examples
+from fedemb.identity import embed_all
+from fedemb.metrics import identity_metrics
+from model_zoo.text.tokenizer import decode, shipped
+from model_zoo.video.encoder import clip_pixels
+from model_zoo.video.retrieval import retrieval_metrics
+from model_zoo.vld.instructions import PROMPT, SHORT, TEMPORAL, instructions
+from model_zoo.vld.language import token_losses
+from model_zoo.vld.metrics import choice_accuracy, cider
+from model_zoo.vld.network import Captioner, VideoLanguage
+
+if TYPE_CHECKING:
+    from model_zoo.vld.tasks import VideoLanguageTask
+
+OPTIONS = 5
+_GALLERY = 256  # clips with different captions that texts are matched with
+_CAPTIONED = 128  # clips that are captioned and asked about
+_BLOCK = 64
+
+
+def evaluate(
+    task: "VideoLanguageTask", backbone: nn.Module, examples: Examples
+) -> dict[str, float]:
+    """Zero-shot retrieval both ways, CIDEr of beam-search captions, answers, identity.
+
+    Retrieval is by people's captions, among the first clips of different captions, 256
+    at most; captions and answers are of the first 128 of those. Clips without captions
+    have identity metrics alone.
+    """
+    fields = examples.fields
+    labels = torch.from_numpy(fields["label"].astype(np.int64))
+    embeddings = embed_all(task, backbone, examples)
+    metrics = identity_metrics(embeddings, labels)
+    if "caption" not in fields:
+        return metrics
+    captions = fields["caption"].astype(str)
+    rows = np.sort(np.unique(captions, return_index=True)[1])[:_GALLERY]
+    model = cast(VideoLanguage, backbone)
+    device = embeddings.device
+    with torch.inference_mode():
+        at = next(backbone.parameters()).device
+        texts = model.read(task.ids(captions[rows]).to(at)).float().to(device)
+    videos = embeddings[torch.from_numpy(rows)]
+    metrics |= retrieval_metrics(texts, videos, "text_to_video")
+    metrics |= retrieval_metrics(videos, texts, "video_to_text")
+    some = rows[:_CAPTIONED]
+    clips = fields["clip"][some]
+    told = captions[some].tolist()
+    written = caption_clips(task, model.captioner, clips)
+    metrics["cider"] = cider(written, [[caption] for caption in told])
+    asked = [PROMPT] * len(told)
+    sums, counts = likelihoods(task, model.captioner, clips, asked, told)
+    metrics["caption_log_likelihood"] = float(sums.sum() / counts.sum())
+    for name, kind in (("short_answer", SHORT), ("before_after", TEMPORAL)):
+        metrics |= answers(task, model.captioner, clips, told, kind, name)
+    return metrics
+
+
+def caption_clips(
+    task: "VideoLanguageTask", captioner: Captioner, clips: NDArray[np.generic]
+) -> list[str]:
+    """Captions of clips `[n, T, H, W, 3]`, the best of a beam search."""
+    at = next(captioner.parameters()).device
+    written = []
+    for start in range(0, len(clips), _BLOCK):
+        part = clip_pixels(clips[start : start + _BLOCK]).to(at)
+        ids = captioner.best(part, task.prompts(len(part)).to(at), task.beams)
+        written += decode(shipped(task.vocab_size), ids.cpu().numpy())
+    return written
+
+
+def answers(
+    task: "VideoLanguageTask",
+    captioner: Captioner,
+    clips: NDArray[np.generic],
+    captions: list[str],
+    kind: str,
+    name: str,
+) -> dict[str, float]:
+    """Accuracy among five answers by their likelihood, to questions of one kind.
+
+    Questions and right answers come from captions; wrong ones are right for other
+    clips, drawn the same way every time. None is asked where there are too few answers.
+    """
+    asked = [
+        (row, one)
+        for row, caption in enumerate(captions)
+        for one in instructions(caption)
+        if one.kind == kind
+    ]
+    pool = sorted({one.answer for _, one in asked})
+    if len(pool) < OPTIONS:
+        return {}
+    options, right = [], []
+    for number, (_, one) in enumerate(asked):
+        draw = np.random.default_rng([number, 5])
+        wrong = draw.choice([a for a in pool if a != one.answer], OPTIONS - 1, False)
+        place = int(draw.integers(OPTIONS))
+        options.append([*wrong[:place].tolist(), one.answer, *wrong[place:].tolist()])
+        right.append(place)
+    rows = np.repeat([row for row, _ in asked], OPTIONS)
+    questions = [one.instruction for _, one in asked for _ in range(OPTIONS)]
+    said = [answer for each in options for answer in each]
+    scores, _ = likelihoods(task, captioner, clips[rows], questions, said)
+    found = choice_accuracy(scores.reshape(-1, OPTIONS), torch.tensor(right))
+    return {f"{name}_accuracy": found}
+
+
+def likelihoods(
+    task: "VideoLanguageTask",
+    captioner: Captioner,
+    clips: NDArray[np.generic],
+    questions: list[str],
+    said: list[str],
+) -> tuple[Tensor, Tensor]:
+    """Log-likelihood of each text, and in how many ids it is written, both `[n]`."""
+    at = next(captioner.parameters()).device
+    sums, counts = [], []
+    with torch.inference_mode():
+        for start in range(0, len(clips), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            answer = task.ids(said[part]).to(at)
+            prompt = task.ids(questions[part]).to(at)
+            logits = captioner(clip_pixels(clips[part]).to(at), prompt, answer)
+            losses, counted = token_losses(logits, answer)
+            sums.append(-(losses * counted).sum(1).cpu())
+            counts.append(counted.sum(1).cpu())
+    return torch.cat(sums), torch.cat(counts)
