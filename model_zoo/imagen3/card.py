@@ -40,14 +40,12 @@ class LatentStages:
         size = SIZES[self.size]
         for name, value in (
             ("embedding_dim", options.embedding_dim),
-            ("views", options.views),
-            ("augment", options.augment),
             ("always_normalize", options.always_normalize or None),
         ):
             if value is not None:
                 raise UserError(
-                    f"{name}={value!r} does not apply to imagen3: it embeds by the "
-                    "denoiser's own width, and trains on pictures as they are."
+                    f"{name}={value!r} does not apply to imagen3: an embedding has the "
+                    "denoiser's own width, and unit length."
                 )
         *_, height, side, _ = (0, *data.example_shape)
         factor = size.public.autoencoder.factor * size.patch

@@ -41,7 +41,7 @@ def denoising(
     for step in steps:
         other = {name: batch[name].roll(step, 0) for name in names}
         errors.append(_errors(told, backbone, batch | other))
-    scale = float(batch["target"].square().mean())
+    scale = float(batch["target"].square().flatten(1).mean(1).mean())
     own = float(errors[0].mean())
     found = {"explained": 1 - own / scale}
     if len(steps) > 1:

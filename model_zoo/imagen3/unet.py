@@ -179,8 +179,9 @@ class _Step(nn.Module):
         )
 
     def forward(self, x: Tensor, moment: Tensor, told: Condition) -> Tensor:
-        x = self.block(x, moment)
-        out: Tensor = x if self.transformer is None else self.transformer(x, told)
+        out: Tensor = self.block(x, moment)
+        if self.transformer is not None:
+            out = self.transformer(out, told)
         return out
 
 

@@ -11,16 +11,14 @@ from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import NotAvailable, UserError
-from fedemb.identity import embed_all
 from fedemb.local import LocalModel, LocalTraining, make_work
-from fedemb.metrics import identity_metrics
 from fedemb.parameters import FlatLayout
 from model_zoo import registry
 from model_zoo.imagen3.card import IMAGEN3
-from model_zoo.imagen3.evaluation import denoising
+from model_zoo.imagen3.evaluation import denoising, generation
 from model_zoo.imagen3.generate import generate
 from model_zoo.imagen3.objectives import Flow
-from model_zoo.imagen3.task import PROBE_DRAWS, PROBE_TIME, pictures, probes
+from model_zoo.imagen3.task import PROBE_DRAWS, PROBE_TIME, probes
 from model_zoo.system import DataFacts, TaskOptions
 from simulations.datasets.clips import Stills
 from simulations.datasets.scenes import Scenes
@@ -52,21 +50,20 @@ def opened(task, seed=0):
 
 @pytest.fixture(scope="module")
 def learned():
-    """A denoiser after 300 steps of ordinary training, and its average of weights."""
-    task = task_of()
+    """A denoiser after 60 steps of ordinary training, and its average of weights."""
+    task = task_of(head="none")
     torch.manual_seed(0)
     model = task.make_backbone()
     layout = FlatLayout.of(model, "denoiser")
     values = [v for n, v in model.named_parameters() if n in layout.names]
-    optimizer = torch.optim.Adam(values, 4e-3)
+    optimizer = torch.optim.Adam(values, 8e-3)
     average = layout.flatten(dict(model.named_parameters()))
-    data = SCENES.fetch(np.arange(100))
+    data = SCENES.fetch(np.arange(40))
     head = task.make_head(1152)
-    for step in range(300):
-        taken = np.random.default_rng(step).choice(len(data), 48, replace=False)
-        part = Examples(data.take(taken), np.array([0, 48]))
+    for step in range(60):
+        taken = np.random.default_rng(step).choice(len(data), 32, replace=False)
+        part = Examples(data.take(taken), np.array([0, 32]))
         batch = task.prepare(part, np.array([step], np.uint64))
-        batch["classes"] = torch.tensor(1152)
         loss = task.loss(head, task.features(model, batch), batch)
         optimizer.zero_grad()
         loss.backward()
@@ -164,14 +161,14 @@ def test_everything_random_comes_from_the_groups_own_seed():
 
 def test_the_drop_rate_is_10_per_cent():
     task = task_of()
-    data = SCENES.fetch(np.arange(150))
-    batch = task.prepare(data, np.arange(150, dtype=np.uint64))
+    data = SCENES.fetch(np.arange(60))
+    batch = task.prepare(data, np.arange(60, dtype=np.uint64))
     empty = task.models.words([""])
     dropped = (batch["tokens"] == empty.tokens).flatten(1).all(1)
-    assert abs(float(dropped.float().mean()) - 0.1) < 0.025
-    classes = task_of("tiny_class").prepare(data, np.arange(150, dtype=np.uint64))
+    assert abs(float(dropped.float().mean()) - 0.1) < 0.035
+    classes = task_of("tiny_class").prepare(data, np.arange(60, dtype=np.uint64))
     share = float((classes["told"] == 1152).float().mean())
-    assert abs(share - 0.1) < 0.025
+    assert abs(share - 0.1) < 0.035
 
 
 def test_unsafe_and_flagged_rows_do_not_count_and_duplicates_share_one_vote():
@@ -249,28 +246,50 @@ def test_super_resolution_is_shown_the_small_picture():
     torch.testing.assert_close(task.embed(model, batch).norm(dim=1), torch.ones(4))
 
 
-def test_conditioning_is_used_and_weights_averaged_over_time_differ_from_raw(learned):
+def test_denoising_is_learned_and_averaged_weights_differ_from_raw(learned):
     task, model, average = learned
-    found = denoising(task, model, SCENES.held_out())
-    assert found["explained"] > 0.25
-    assert found["condition_gain"] > 0
+    assert denoising(task, model, SCENES.held_out())["explained"] > 0.3
+    start = denoising(task, task.make_backbone(), SCENES.held_out())
+    assert start["explained"] == 0
     layout = FlatLayout.of(model, "denoiser")
     raw = layout.flatten(dict(model.named_parameters()))
     assert (raw - average).norm() > 1e-3
-    start = denoising(task, task.make_backbone(), SCENES.held_out())
-    assert start["explained"] == 0
 
 
-def test_class_retrieval_is_above_the_pixel_baseline(learned):
+def test_pictures_painted_for_captions_are_better_aligned_than_noise(learned):
     task, model, _ = learned
-    held = SCENES.held_out()
-    part = Examples(held.take(np.arange(640)), np.array([0, 640]))
-    labels = torch.from_numpy(part.fields["label"])
-    own = identity_metrics(embed_all(task, model, part), labels)
-    flat = pictures(part).flatten(1)
-    plain = identity_metrics(flat - flat.mean(0), labels)
-    assert own["roc_auc"] > plain["roc_auc"] + 0.02
-    assert own["recall_at_1"] > plain["recall_at_1"]
+    found = generation(task, model, SCENES.held_out())
+    start = generation(task, task.make_backbone(), SCENES.held_out())
+    assert found["cmmd_eye"] < start["cmmd_eye"]
+    assert found["fd_eye"] < start["fd_eye"]
+
+
+def test_conditioning_is_used_and_shuffling_captions_is_noticed():
+    """Two pictures, two captions: after a few steps only the right ones fit."""
+    task = task_of(head="none", drop=0.0)
+    torch.manual_seed(0)
+    model = task.make_backbone()
+    data = Examples(
+        SCENES.fetch(np.arange(1)).take(np.array([0, 15])), np.array([0, 2])
+    )
+    assert data.fields["caption"][0] != data.fields["caption"][1]
+    many = Examples(data.take(np.tile([0, 1], 12)), np.array([0, 24]))
+    task = replace(task, filtered=False)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(80):
+        batch = task.prepare(many, np.array([step], np.uint64))
+        batch["weight"] = torch.ones(24)
+        loss = task.loss(task.make_head(1), task.features(model, batch), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    batch = task.prepare(many, np.array([999], np.uint64))
+    other = {k: batch[k].roll(1, 0) for k in ("tokens", "seen", "pooled")}
+    with torch.no_grad():
+        own = task.errors(task.features(model, batch)["prediction"], batch)
+        wrong = task.features(model, batch | other)["prediction"]
+        shuffled = task.errors(wrong, batch)
+    assert float((shuffled > own).float().mean()) > 0.9
 
 
 def test_clips_and_pictures_without_captions_can_be_embedded_not_trained():
