@@ -101,12 +101,15 @@ class Configuration:
         build: makes the stages; it imports what it needs when it is called.
         data: what the counts of `describe` refer to.
         options: head and sizes that the counts of `describe` refer to.
+        public: what it starts from that nobody paid for, such as shipped weights and
+            what they were trained on; every privacy statement repeats it.
     """
 
     note: str
     build: Builder
     data: DataFacts
     options: TaskOptions = field(default_factory=TaskOptions)
+    public: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,7 +193,7 @@ def make_statement(
         )
     if configuration.run.compare_non_private:
         not_private.append("the comparison run without noise, and its metrics")
-    public = []
+    public = [*assembly.system.configuration().public]
     if configuration.model.pretrained != "none":
         public.append(f"initial weights from {configuration.model.pretrained}")
     return PrivacyStatement(

@@ -150,7 +150,7 @@ def _clip(data: DataFacts) -> tuple[int, int, int]:
 
 
 def _refuse(options: TaskOptions) -> None:
-    for name in ("head", "label_space", "temperature", "views", "augment"):
+    for name in ("head", "label_space", "temperature"):
         value = getattr(options, name)
         if value is not None:
             raise UserError(
@@ -203,6 +203,7 @@ _TINY = VideoPrismStages(
     width=32,
     text=_TEXT | {"vocab_size": 256, "length": 16, "layers": 1, "heads": 4, "mlp": 64},
     decoders={"width": 32, "layers": 1, "heads": 4, "mlp": 64},
+    shares=(0.75, 0.25, 0.0),
     towers={"auxiliary": 1, "pooler": 1},
 )
 _SMALL_VIDEO: dict[str, Any] = {
@@ -265,7 +266,7 @@ VIDEOPRISM = System(
             data=_CLIP,
         ),
         "small": Configuration(
-            note="both stages; 8 frames of 16 tokens, width 64; the encoder has 314,048",
+            note="both stages; 8 frames of 16 tokens, width 64; 314,048 in the encoder",
             build=_SMALL,
             data=_CLIP,
         ),

@@ -119,15 +119,13 @@ class Decoders(nn.Module):
             order: int64 `[B, n]`.
             weight: `[B]`.
         """
-        told = self.local(visible, order)
-        losses = (
-            cosine_distance(told, targets[0]).mean(1),
-            cosine_distance(self.whole(visible), targets[1]),
-        )
         total = weight.new_zeros(())
-        for share, loss in zip(self.weights, losses, strict=True):
-            if share:
-                total = total + share * weighted_mean(loss, weight)
+        if self.weights[0]:
+            told = cosine_distance(self.local(visible, order), targets[0]).mean(1)
+            total = total + self.weights[0] * weighted_mean(told, weight)
+        if self.weights[1]:
+            whole = cosine_distance(self.whole(visible), targets[1])
+            total = total + self.weights[1] * weighted_mean(whole, weight)
         return total
 
 

@@ -1,7 +1,7 @@
 """The factorised encoder: space within every frame, then time at every place.
 
-Model 2 of ViViT (Arnab et al. 2021, arXiv:2103.15691) without any pooling, as VideoPrism
-uses it.
+Model 2 of ViViT (Arnab et al. 2021, arXiv:2103.15691) without any pooling, as
+VideoPrism uses it.
 """
 
 from collections.abc import Mapping, Sequence

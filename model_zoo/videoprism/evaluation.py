@@ -51,10 +51,10 @@ def zero_shot(
     task: "VideoPrismTask", model: VideoText, embeddings: Tensor, labels: Tensor
 ) -> float:
     """Share of clips whose own class has the nearest name, among those that occur."""
-    kinds, own = labels.unique(return_inverse=True)
+    kinds, own = np.unique(labels.numpy(), return_inverse=True)
     names = np.array([task.class_names[kind] for kind in kinds.tolist()])
     scores = embeddings @ _read(task, model, names).T
-    return float((scores.argmax(1) == own).float().mean())
+    return float((scores.argmax(1).numpy() == own).mean())
 
 
 def probe_accuracy(tokens: NDArray[np.floating], target: NDArray[np.int64]) -> float:

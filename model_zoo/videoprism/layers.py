@@ -160,8 +160,11 @@ def stretched(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tens
 
 def _resizing(before: int, after: int) -> Tensor:
     """The matrix `[after, before]` of a linear resize."""
-    one_hot = torch.eye(before)[:, None, :, None]  # before pictures of before x 1
     found = F.interpolate(
-        one_hot, size=(after, 1), mode="bilinear", antialias=True, align_corners=False
+        torch.eye(before)[None, None],
+        size=(after, before),
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
     )
-    return found[:, 0, :, 0].T
+    return found[0, 0]

@@ -71,7 +71,7 @@ def block_masks(
         )
     t, h, w = inside  # [n, blocks, size] each
     covered = t[..., :, None, None] & h[..., None, :, None] & w[..., None, None, :]
-    covered = covered.reshape(*covered.shape[:2], -1)
+    covered = covered.reshape(len(ties), _BLOCKS, ties.shape[1])
     ever = covered.any(1)
     first = np.where(ever, covered.argmax(1), _BLOCKS)
     order = np.argsort(first + ties, axis=1)

@@ -58,7 +58,7 @@ class VideoSide(nn.Module):
         self.pooler = Pooler(video.width, video.heads, shape.pooler * video.width)
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """One vector `[B, D]` for the tokens `[B, n, D]` of each clip, of any length."""
+        """One vector `[B, D]`, of any length, for the tokens `[B, n, D]` of clips."""
         for block in self.auxiliary:
             tokens = block(tokens)
         pooled: Tensor = self.pooler(tokens)
@@ -95,9 +95,9 @@ class Distilled(VideoText):
         self.teacher = VideoSide(shape).requires_grad_(False)
 
     def teach(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """What the teacher makes of whole clips: tokens `[B, n, D]`, one vector `[B, D]`.
+        """What the teacher makes of whole clips, without gradients.
 
-        Neither has a gradient.
+        Tokens `[B, n, D]`, and one vector `[B, D]` of each clip.
         """
         with torch.no_grad():
             tokens = self.teacher.video(clips).tokens

@@ -51,7 +51,7 @@ class VideoPrismTask:
 
     @property
     def tokens(self) -> int:
-        """n = T N, tokens of a clip."""
+        """Tokens of a clip, n = T N."""
         return self.grid[0] * self.places
 
     def make_backbone(self) -> nn.Module:

@@ -142,9 +142,13 @@ _PAPER = DistillationStages(
     sizes={"temporal_layers": 2, "shared": 768},
 )
 _CLIPS = DataFacts(example_shape=(8, 32, 32, 3), num_classes=10)
-_PUBLIC = (
+_NOTE = (
     "width 32, 2 blocks per frame; starts from a public image-language model that was "
     "trained on generated still pictures, a stand-in for PaLI-3"
+)
+_PUBLIC = (
+    "an image-language model that comes with the zoo, trained on generated still "
+    "pictures and texts by users that no population has; a stand-in for PaLI-3",
 )
 
 VIDEO_LANGUAGE_DISTILLATION = System(
@@ -166,16 +170,20 @@ VIDEO_LANGUAGE_DISTILLATION = System(
     default_configuration="tiny",
     metric="text_to_video_recall_at_10",
     configurations={
-        "tiny": Configuration(note=_PUBLIC, build=_tiny("sampled"), data=_CLIPS),
+        "tiny": Configuration(
+            note=_NOTE, build=_tiny("sampled"), data=_CLIPS, public=_PUBLIC
+        ),
         "tiny-beam": Configuration(
             note="tiny, but beam search writes the captions",
             build=_tiny("beam"),
             data=_CLIPS,
+            public=_PUBLIC,
         ),
         "tiny-original": Configuration(
             note="tiny, but people's captions teach the dual encoder, to compare with",
             build=_tiny("original"),
             data=_CLIPS,
+            public=_PUBLIC,
         ),
         "small": Configuration(
             note="width 64, 3 blocks per frame, 2 + 2 blocks for language; starts at "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedemb.data import InMemoryDataset, Provenance, Source
 from fedemb.errors import NotAvailable, UserError
-from simulations.datasets.arrays import as_images, resized
+from simulations.datasets.array_fields import fields_of, names_of_fields
 from simulations.datasets.bad_rows import BadRows
 from simulations.datasets.grouping import by_user
 from simulations.datasets.listing import digest
@@ -32,28 +32,38 @@ def load(options: LoadOptions) -> InMemoryDataset:
         UserError: not such an archive, arrays of different lengths, bad rows that may
             not be skipped, or nothing to train on.
     """
-    image_name = options.image_column or "images"
     label_name = options.label_column or "labels"
     user_name = options.user_column or "users"
-    needed = [image_name, label_name]
+    path = Path(options.path)
+    members = members_of(path)
+    packed = is_packed(members)
+    examples = ["images"] if packed else names_of_fields(members, options.image_column)
+    needed = [*examples, label_name]
     if not is_partition(user_name):
         needed.append(user_name)
-    path = Path(options.path)
-    if is_packed(members_of(path)):
+    if packed:
         arrays = unpacked(read_arrays(path, list(PACKED)), options.name)
     else:
         arrays = read_arrays(path, needed, optional=("split",))
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"{options.name}: arrays differ in length: {lengths}.")
-    if not lengths[image_name]:
-        raise UserError(f"{options.name}: there are no images.")
+    rows = lengths[examples[0]]
+    if not rows:
+        raise UserError(f"{options.name}: there are no {examples[0]}.")
 
-    bad = BadRows(lengths[image_name])
-    images = as_images(arrays[image_name], options.name, bad)
-    labels = clean_names(arrays[label_name], "label", bad)
+    bad = BadRows(rows)
+    fields, of_pixels = fields_of(
+        arrays, examples, options.name, options.image_size, bad
+    )
+    labels = clean_names(one_each(arrays[label_name], label_name), "label", bad)
+    owners = arrays.get(user_name)
     users, of_users = users_of(
-        arrays.get(user_name), user_name, labels, options.seed, bad
+        None if owners is None else one_each(owners, user_name),
+        user_name,
+        labels,
+        options.seed,
+        bad,
     )
     held_out, of_split = split_rows(arrays.get("split"), labels, options.seed, bad)
     provenance = Provenance(
@@ -61,19 +71,43 @@ def load(options: LoadOptions) -> InMemoryDataset:
         source=Source.REAL,
         checksum=digest(*arrays.values()),
         description=f"arrays of {options.path}",
-        notices=of_users + of_split,
+        notices=of_pixels + of_users + of_split,
     )
     provenance = bad.settle(provenance, options.skip_bad)
     good = bad.good
     if len(bad):
-        images = images[good]
+        fields = {name: values[good] for name, values in fields.items()}
     return by_user(
-        fields={"image": resized(images, options.image_size)},
+        fields=fields,
         users=[user for user, fine in zip(users, good, strict=True) if fine],
         labels=[label for label, fine in zip(labels, good, strict=True) if fine],
         held_out=held_out[good],
         provenance=provenance,
     )
+
+
+def one_each(values: NDArray[np.generic], name: str) -> NDArray[np.generic]:
+    """Users or labels, one for each row: `[n]`, also given as `[n, 1]`.
+
+    Raises:
+        UserError: several values for a row (such as one-hot labels), or values that are
+            neither text nor numbers.
+
+    Example:
+        >>> one_each(np.array([[3], [4]]), "labels").tolist()
+        [3, 4]
+    """
+    flat = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if flat.ndim != 1:
+        raise UserError(
+            f"array {name!r} has the shape {values.shape}; it must hold one name or "
+            "number for each row (of one-hot labels, take argmax(1))."
+        )
+    if flat.dtype.kind not in "biufUS":
+        raise UserError(
+            f"array {name!r} of type {values.dtype} holds neither text nor numbers."
+        )
+    return flat
 
 
 def read_arrays(
@@ -91,7 +125,9 @@ def read_arrays(
     if missing:
         raise UserError(
             f"{path}: array {missing[0]!r} is missing; the file has "
-            f"{', '.join(members) or 'none'}, and needs {', '.join(needed)}."
+            f"{', '.join(members) or 'none'}, and needs {', '.join(needed)}. Name "
+            "others with --image-column, --label-column and --user-column; make "
+            "artificial users with --user-column iid:100."
         )
     wanted = [*needed, *(name for name in optional if name in members)]
     arrays = {}

@@ -341,6 +341,14 @@ def test_stages_of_a_run_share_one_backbone_and_its_rounds():
         ].task.make_backbone()
 
 
+def test_configurations_say_what_public_weights_they_start_from():
+    found = registry.get("video_language_distillation").configurations
+    starts = {name for name, one in found.items() if one.public}
+    assert starts == {"tiny", "tiny-beam", "tiny-original"}
+    assert "stand-in" in found["tiny"].public[0]
+    assert "stand-in" in found["tiny"].note
+
+
 def test_metrics_are_there_and_start_near_chance(backbone):
     held_out = DATA.held_out()
     rows = np.arange(80)

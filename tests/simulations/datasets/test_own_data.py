@@ -240,10 +240,74 @@ def test_pixels_of_all_accepted_kinds_agree(tmp_path):
         )
 
 
+def test_floats_up_to_255_and_channels_first_are_recognised(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 8, 8), dtype=np.uint8)
+    expected = np.moveaxis(pixels, 1, -1)
+    for images in (pixels, pixels.astype(np.float32), expected.astype(np.float64)):
+        data = load(save_npz(tmp_path / "a.npz", images=images))
+        rows = data.fetch(np.array([0])).fields["image"]
+        assert rows.shape[1:] == (8, 8, 3)
+        first = np.flatnonzero(~np.isin(np.array(LABELS), data.class_names[3:]))[0]
+        np.testing.assert_array_equal(rows[0], expected[first])
+
+
+def test_images_that_are_nowhere_bright_are_pointed_out(tmp_path):
+    images = np.random.default_rng(0).integers(0, 17, (12, 8, 8))
+    images[0, 0, 0] = 16
+    (notice, _) = load(save_npz(tmp_path / "a.npz", images=images)).provenance.notices
+    assert "brightest pixel is 16 of 255" in notice
+    with pytest.raises(UserError, match=r"from 0 to 1[0-6].*divide by what means"):
+        load(save_npz(tmp_path / "a.npz", images=images * 1.0))
+
+
+def test_users_and_labels_may_stand_in_a_column(tmp_path):
+    path = save_npz(
+        tmp_path / "a.npz",
+        labels=np.array(LABELS)[:, None],
+        users=np.array(USERS)[:, None],
+    )
+    assert load(path).num_users == 3
+
+
+def test_poses_and_clips_come_as_arrays_too(tmp_path):
+    draw = np.random.default_rng(0)
+    poses = draw.random((12, 4, 13, 3))
+    data = load(save_npz(tmp_path / "a.npz", images=None, pose3d=poses))
+    assert data.held_out().fields["pose3d"].shape == (3, 4, 13, 3)
+    views = draw.random((12, 2, 4, 13, 2))
+    path = save_npz(tmp_path / "a.npz", images=None, pose3d=poses, keypoints=views)
+    assert set(load(path).examples.fields) == {"keypoints", "pose3d", "label"}
+    with pytest.raises(UserError, match="does not apply to poses"):
+        load(path, image_size=32)
+    clips = draw.integers(0, 255, (12, 4, 8, 8, 3), dtype=np.uint8)
+    said = np.array([f"clip {i}" for i in range(12)])
+    path = save_npz(tmp_path / "b.npz", images=None, clips=clips, captions=said)
+    rows = load(path, image_size=16).examples.fields
+    assert rows["clip"].shape == (9, 4, 16, 16, 3)
+    assert set(rows["caption"]) < set(said)
+    poses[5, 0, 0, 0] = np.nan
+    path = save_npz(tmp_path / "c.npz", images=None, pose3d=poses)
+    with pytest.raises(UserError, match=r"row 5 \(pose3d is not finite"):
+        load(path)
+    assert len(load(path, skip_bad=True).examples) < 12
+    flickering = clips / 255.0
+    flickering[7, 2, 1, 1, 1] = np.inf
+    path = save_npz(tmp_path / "d.npz", images=None, clips=flickering)
+    with pytest.raises(UserError, match=r"row 7 \(pixels that are not finite"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"images": np.zeros((12, 64))}, "shape"),
+        ({"labels": np.eye(12)}, "argmax"),
+        ({"labels": np.arange(12) * 1j}, "neither text nor numbers"),
+        ({"users": np.arange(12).astype("M8[D]")}, "neither text nor numbers"),
+        ({"images": None, "pose3d": np.zeros((12, 4, 17, 3))}, "left shoulder"),
+        ({"images": None, "pose3d": np.full((12, 4, 13, 3), "x")}, "no position"),
+        ({"images": None, "clips": np.zeros((12, 8, 8, 3))}, "clips have the shape"),
+        ({"images": None, "captions": np.array(LABELS)}, "'images' is missing"),
         ({"images": np.zeros((12, 8, 8, 4), np.uint8)}, "1 or 3 channels"),
         ({"images": np.full((12, 8, 8), 7.0)}, r"must lie in \[0, 1\]"),
         ({"images": np.full((12, 8, 8), -1)}, r"must lie in \[0, 255\]"),
