@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
-from model_zoo.videoprism.layers import NORM_EPS, Block, stretched
+from model_zoo.videoprism.layers import NORM_EPS, Block, lecun_, stretched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +100,9 @@ class FactorizedEncoder(nn.Module):
         self.spatial_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.temporal = self._blocks(shape.temporal)
         self.temporal_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        lecun_(self)
+        with torch.no_grad():  # a grey patch starts as nothing, not as most of a token
+            self.patches.bias.copy_(-0.5 * self.patches.weight.sum(1))
 
     def forward(
         self, clips: Tensor, seen: Tensor | None = None, kept: Tensor | None = None
@@ -190,4 +193,4 @@ def patchify(clips: Tensor, patch: int) -> Tensor:
 
 
 def _places(count: int, width: int) -> Tensor:
-    return nn.init.trunc_normal_(torch.empty(count, width), std=0.02)
+    return torch.randn(count, width) * count**-0.5

@@ -139,6 +139,17 @@ class Pooler(nn.Module):
         return pooled[:, 0]
 
 
+def lecun_(module: nn.Module) -> None:
+    """Draw the matrices of linear layers so that they keep the variance; biases 0.
+
+    As the published code does; torch's own default is smaller by the root of 3.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            nn.init.zeros_(layer.bias)
+
+
 def stretched(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
     """A table of places `[prod(old), D]` resized to `[prod(new), D]`, linearly.
 

@@ -10,7 +10,7 @@ from fedemb.heads import unit_rows
 from fedemb.protocols import Parameters
 from model_zoo.text.transformer import TextShape, TextTower
 from model_zoo.videoprism.encoder import EncoderShape, FactorizedEncoder
-from model_zoo.videoprism.layers import Block, Pooler
+from model_zoo.videoprism.layers import Block, Pooler, lecun_
 
 TEACHER = "teacher."
 _TAUGHT = ("video.", "auxiliary.", "pooler.")
@@ -56,6 +56,8 @@ class VideoSide(nn.Module):
             Block(video.width, video.heads, video.mlp) for _ in range(shape.auxiliary)
         )
         self.pooler = Pooler(video.width, video.heads, shape.pooler * video.width)
+        lecun_(self.auxiliary)
+        lecun_(self.pooler)
 
     def pool(self, tokens: Tensor) -> Tensor:
         """One vector `[B, D]`, of any length, for the tokens `[B, n, D]` of clips."""
