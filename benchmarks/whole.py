@@ -8,15 +8,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from benchmarks.engines import round_of, start
+from benchmarks.engines import chosen, round_of, start
+from benchmarks.pfl_loop import interpreter, pfl_rounds
 from benchmarks.table import Row, interleave, tree_memory
 from benchmarks.workloads import WORKLOADS
 from fedemb.randomness import RootKey
+from fedemb.round import privatize
 from fedemb.runner import EngineChoice, InlineRunner
 from simulations.worker import WorkerSpecification
 
@@ -137,8 +140,6 @@ def evaluation(repeat: int) -> Iterator[Row]:
 
 def worker(client_key: RootKey, *, name: str) -> InlineRunner:
     """A worker's runner on a workload."""
-    from dataclasses import replace
-
     return replace(WORKLOADS[name].runner(EngineChoice()), key=client_key)
 
 
@@ -188,27 +189,29 @@ def flower(repeat: int) -> Iterator[Row]:
 
 
 def pfl(name: str, repeat: int) -> Iterator[Row]:
-    """pfl's simulation of the same work, in two processes."""
-    target = {"W1": 1.0, "W2": 0.55}[name]
-    try:
-        import pfl  # noqa: F401
-    except ImportError:
-        yield Row(
-            f"{name} against pfl with 2 processes",
-            target,
-            None,
-            note="pfl is not installed here",
-        )
+    """A whole round of ours against one of pfl, in turn: clients, sum and noise."""
+    what, target = f"{name} against pfl with 2 processes", {"W1": 1.0, "W2": 0.55}[name]
+    python = interpreter()
+    if python is None:
+        yield Row(what, target, None, note="pfl is not installed; PFL_PYTHON?")
         return
-    from benchmarks.engines import chosen
-    from benchmarks.pfl_loop import seconds_per_round
-
     workload = WORKLOADS[name]
-    ours = interleave({"ours": round_of(workload, chosen(workload))}, repeat)
-    theirs = seconds_per_round(name, repeat)
+    runner = chosen(workload)
+    theta, lattice = start(runner)
+
+    def ours() -> None:
+        total = runner.train(theta, workload.cohort(), lattice, 0).total
+        privatize(total, 1.0, lattice, runner.key, 0)
+
+    with pfl_rounds(python, name) as theirs:
+        times = interleave({"pfl": theirs, "ours": ours}, repeat)
     yield Row(
-        f"{name} against pfl with 2 processes",
+        what,
         target,
-        ours.median("ours") / theirs,
-        note=f"pfl {theirs:.4f} s a round",
+        times.ratio("ours", "pfl"),
+        note=f"{times.median('ours'):.4f} s against {times.median('pfl'):.4f} s "
+        f"({times.processor_median('ours'):.3f} and "
+        f"{median(theirs.processor[1:]):.3f} processor seconds); "
+        f"{runner.engine.name}, {runner.engine.chunk} at a time; pfl: SimulatedBackend "
+        "of federated averaging with the central Gaussian mechanism, torchrun",
     )
