@@ -161,7 +161,8 @@ class UNet(nn.Module):
                     x = step(torch.cat([x, kept.pop()], 1), moment, told)
                 else:
                     x = step(F.interpolate(x, scale_factor=2.0))
-        return x
+        out: Tensor = x
+        return out
 
 
 class _Step(nn.Module):

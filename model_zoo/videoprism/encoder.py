@@ -193,4 +193,5 @@ def patchify(clips: Tensor, patch: int) -> Tensor:
 
 
 def _places(count: int, width: int) -> Tensor:
-    return torch.randn(count, width) * count**-0.5
+    drawn: Tensor = torch.randn(count, width) * count**-0.5
+    return drawn
