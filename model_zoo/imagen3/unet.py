@@ -149,7 +149,7 @@ class UNet(nn.Module):
         self, noisy: Tensor, time: Tensor, told: Condition, levels: int
     ) -> Tensor:
         moment = self.moment(frequencies(time, self.shape.width))
-        x = self.enter(noisy)
+        x: Tensor = self.enter(noisy)
         kept = [x]
         for step in self.down:
             x = step(x, moment, told) if isinstance(step, _Step) else step(x)
