@@ -193,4 +193,4 @@ def patchify(clips: Tensor, patch: int) -> Tensor:
 
 
 def _places(count: int, width: int) -> Tensor:
-    return torch.randn(count, width) * count**-0.5
+    return nn.init.normal_(torch.empty(count, width), std=count**-0.5)
