@@ -201,7 +201,11 @@ _TINY = VideoPrismStages(
         **{"heads": 4, "mlp": 64},
     },
     width=32,
-    text=_TEXT | {"vocab_size": 256, "length": 16, "layers": 1, "heads": 4, "mlp": 64},
+    text={
+        **{"vocab_size": 256, "length": 16, "layers": 1, "heads": 4, "mlp": 64},
+        **{"pool": "mean", "activation": "relu", "norm_eps": 1e-6, "logit_cap": 50.0},
+    },
+    contrast={"temperature": 0.5},
     decoders={"width": 32, "layers": 1, "heads": 4, "mlp": 64},
     shares=(0.75, 0.25, 0.0),
     towers={"auxiliary": 1, "pooler": 1},

@@ -193,5 +193,4 @@ def patchify(clips: Tensor, patch: int) -> Tensor:
 
 
 def _places(count: int, width: int) -> Tensor:
-    drawn: Tensor = torch.randn(count, width) * count**-0.5
-    return drawn
+    return nn.init.normal_(torch.empty(count, width), std=count**-0.5)

@@ -73,6 +73,7 @@ class VideoText(VideoSide):
     def __init__(self, shape: DualShape) -> None:
         super().__init__(shape)
         self.text = TextTower(shape.text)
+        lecun_(self.text.blocks)
 
     def see(self, clips: Tensor, kept: Tensor | None = None) -> Tensor:
         """Unit-length embeddings `[B, D]` of clips `[B, T, H, W, 3]`.
