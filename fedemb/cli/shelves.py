@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     data.command("list")(list_datasets)
     data.command("describe")(describe_dataset)
     data.command("prepare")(prepare_dataset)
+    data.command("verify")(verify_dataset)
     app.add_typer(data, name="datasets")
 
 
@@ -159,6 +160,50 @@ def prepare_dataset(
     )
     for file, reason in report.bad[:10]:
         print(f"  unreadable: {file}: {reason}")
+
+
+def verify_dataset(
+    name: Annotated[str, typer.Argument(help="A data set that was prepared.")],
+    root: Annotated[Path, typer.Option(help="Where its shards lie.")] = Path("data"),
+    image_size: Annotated[
+        int | None, typer.Option(help="Side that it was prepared with.")
+    ] = None,
+    user_column: Annotated[str | None, typer.Option(help="Column of users.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of labels.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Compare every prepared shard with its checksum; exit code 2 if one differs.
+
+    Example: fedemb datasets verify inaturalist --root data --image-size 64
+    """
+    from fedemb.errors import NotAvailable, UserError
+    from simulations.datasets.prepared import open_prepared, prepared_folder
+    from simulations.datasets.registry import options_for
+
+    options = options_for(
+        name,
+        root=root,
+        image_size=image_size,
+        user_column=user_column,
+        label_column=label_column,
+    )
+    data = open_prepared(options)
+    if data is None:
+        raise NotAvailable(
+            f"{prepared_folder(options)} holds no finished preparation of {name}; run "
+            "`fedemb datasets prepare` with the same options first."
+        )
+    damaged = data.verify()
+    if damaged:
+        raise UserError(
+            f"{data.folder}: {', '.join(damaged)} differ from what was written; run "
+            "`fedemb datasets prepare` again, it rewrites them."
+        )
+    shards = len(data.manifest["shards"])
+    if json_:
+        _json({"folder": str(data.folder), "shards": shards, "damaged": damaged})
+        return
+    print(f"{data.folder}: {shards} shards are as they were written")
 
 
 def _plain(value: object) -> object:

@@ -24,6 +24,10 @@ BYTES_LIMIT = 8 << 30
 """Uncompressed bytes an archive may claim; more is refused unread."""
 
 
+BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
+"""An archive that unpacks to more than this, this many times its size, is a bomb."""
+
+
 def load(options: LoadOptions) -> InMemoryDataset:
     """The arrays, checked; nothing in the file is executed (pickles are refused).
 
@@ -162,6 +166,12 @@ def members_of(path: Path) -> list[str]:
             members = [item.filename.removesuffix(".npy") for item in archive.filelist]
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"{path} is not an npz file: {error}.") from error
+    packed = max(path.stat().st_size, 1)
+    if claimed > BOMB_BYTES and claimed > BOMB_RATIO * packed:
+        raise UserError(
+            f"{path} of {packed:,} bytes unpacks to {claimed / 2**30:.1f} GiB, which "
+            "images do not; store real ones, without compression if need be."
+        )
     if claimed > BYTES_LIMIT:
         raise UserError(
             f"{path} unpacks to {claimed / 2**30:.1f} GiB, more than the limit of "

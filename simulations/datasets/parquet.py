@@ -14,6 +14,8 @@ from simulations.datasets.partitions import is_partition
 from simulations.datasets.registry import LoadOptions
 from simulations.datasets.rows import clean_names, split_rows, users_of
 
+_STEP = 64  # rows read at a time
+
 
 def load(options: LoadOptions) -> InMemoryDataset:
     """Every image of the table, decoded and checked.
@@ -110,14 +112,10 @@ def _read(files: list[Path], needed: list[str]) -> Any:
                     f"{', '.join(names)}. Name the columns with --user-column, "
                     "--label-column and --image-column."
                 )
-            size += _unpacked_bytes(parquet.read_metadata(file))
-            if size > MEMORY_LIMIT:
-                raise UserError(
-                    f"{file.parent}: more than {MEMORY_LIMIT >> 30} GiB of encoded "
-                    "images; store smaller ones, or use a folder and prepare it."
-                )
             split = ["split"] if "split" in names else []
-            tables.append(parquet.read_table(file, columns=[*needed, *split]))
+            table = _read_bounded(file, [*needed, *split], MEMORY_LIMIT - size)
+            size += table.nbytes
+            tables.append(table)
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0][:120]
             raise UserError(f"{file} is not a parquet file: {reason}.") from error
@@ -129,10 +127,23 @@ def _read(files: list[Path], needed: list[str]) -> Any:
         ) from error
 
 
-def _unpacked_bytes(metadata: Any) -> int:
-    """What the row groups of a file say they unpack to."""
-    groups = range(metadata.num_row_groups)
-    return sum(int(metadata.row_group(group).total_byte_size) for group in groups)
+def _read_bounded(file: Path, columns: list[str], room: int) -> Any:
+    """Some columns of a file, in small steps: a few bytes may stand for many."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    batches, size = [], 0
+    with parquet.ParquetFile(file) as source:
+        for batch in source.iter_batches(batch_size=_STEP, columns=columns):
+            size += batch.nbytes
+            if size > room:
+                raise UserError(
+                    f"{file}: more than {MEMORY_LIMIT >> 30} GiB of encoded images; "
+                    "store smaller ones, or use a folder and prepare it."
+                )
+            batches.append(batch)
+        schema = pa.schema([source.schema_arrow.field(name) for name in columns])
+    return pa.Table.from_batches(batches, schema=None if batches else schema)
 
 
 def _content(value: Any, row: int, bad: BadRows) -> bytes:

@@ -34,6 +34,7 @@ from simulations.datasets.prepared import (
     VERSION,
     PreparedDataset,
     columns_of,
+    digest_of_index,
     prepared_folder,
     stamp_of,
 )
@@ -263,20 +264,21 @@ def _write_index(
     )
     data = _grouped(kept, place[good])
     index = folder / f".index.{os.getpid()}.npz"
-    np.savez(
-        index,
-        rows=data.examples.fields["row"],
-        labels=data.examples.fields["label"],
-        offsets=data.examples.offsets,
-        held_out_rows=data.evaluation.fields["row"],
-        held_out_labels=data.evaluation.fields["label"],
-        user_ids=np.array(data.user_ids),
-    )
+    arrays: dict[str, Any] = {
+        "rows": data.examples.fields["row"],
+        "labels": data.examples.fields["label"],
+        "offsets": data.examples.offsets,
+        "held_out_rows": data.evaluation.fields["row"],
+        "held_out_labels": data.evaluation.fields["label"],
+        "user_ids": np.array(data.user_ids),
+    }
+    np.savez(index, **arrays)
     index.replace(folder / "index.npz")
     manifest = {
         **facts,
         "version": VERSION,
         "rows_per_shard": ROWS_PER_SHARD,
+        "index": digest_of_index(arrays),
         "num_users": data.num_users,
         "num_classes": data.num_classes,
         "class_names": list(data.class_names),

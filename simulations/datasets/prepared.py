@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +55,7 @@ class PreparedDataset:
                 f"this is format {VERSION}; delete the folder and prepare it again."
             )
         self._refuse_stale()
+        _ = self._index  # a damaged one is found now, not in some round
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -120,16 +121,28 @@ class PreparedDataset:
 
     def verify(self) -> list[str]:
         """Names of shards whose bytes differ from what was written; reads them all."""
-        return [
-            shard["file"]
-            for number, shard in enumerate(self.manifest["shards"])
-            if digest(self._shard(number)) != shard["checksum"]
-        ]
+        shards = enumerate(self.manifest["shards"])
+        return [s["file"] for number, s in shards if not self._is_whole(number)]
+
+    def _is_whole(self, number: int) -> bool:
+        try:
+            found = digest(self._shard(number))
+        except UserError:
+            return False
+        return bool(found == self.manifest["shards"][number]["checksum"])
 
     @cached_property
     def _index(self) -> dict[str, NDArray[Any]]:
-        with np.load(self.folder / "index.npz", allow_pickle=False) as content:
-            return dict(content)
+        path = self.folder / "index.npz"
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                index = dict(content)
+            right = digest_of_index(index) == self.manifest["index"]
+        except Exception as error:  # zip, zlib, header and missing keys alike
+            raise UserError(_damaged(path)) from error
+        if not right:
+            raise UserError(_damaged(path))
+        return index
 
     @cached_property
     def _opened(self) -> dict[int, NDArray[np.uint8]]:
@@ -163,6 +176,15 @@ class PreparedDataset:
                     f"{name} has changed since it was prepared into {self.folder}; "
                     "delete that folder and run `fedemb datasets prepare` again."
                 )
+
+
+def digest_of_index(index: Mapping[str, NDArray[Any]]) -> str:
+    """Checksum of the arrays of `index.npz`, as the manifest has it."""
+    return digest(*(index[name] for name in sorted(index)))
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged; run `fedemb datasets prepare` again, it repairs it."
 
 
 def open_prepared(options: LoadOptions) -> PreparedDataset | None:

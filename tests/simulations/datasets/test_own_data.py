@@ -472,3 +472,44 @@ def test_all_of_omniglot_has_its_published_size():
     assert (data.num_users, data.num_classes) == (600, 964)
     assert len(np.unique(held_out)) == 659
     assert len(held_out) == 13_180
+
+
+def test_a_small_archive_that_unpacks_to_much_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr("simulations.datasets.npz.BOMB_BYTES", 1 << 20)
+    path = save_npz(tmp_path / "a.npz", images=np.zeros((12, 512, 512), np.uint8))
+    with pytest.raises(UserError, match="unpacks to"):
+        load(path)
+    draw = np.random.default_rng(0)
+    noise = draw.integers(0, 255, (12, 512, 512), dtype=np.uint8)
+    assert load(save_npz(tmp_path / "b.npz", images=noise)).num_users == 3
+
+
+def test_a_table_of_repeated_images_is_read_no_further_than_fits(tmp_path, monkeypatch):
+    monkeypatch.setattr("simulations.datasets.parquet.MEMORY_LIMIT", 1 << 20)
+    image = np.random.default_rng(0).bytes(20_000)
+    rows = 600
+    columns = {
+        "image": [image] * rows,
+        "user_id": ["u"] * rows,
+        "label": ["a"] * rows,
+    }
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table(columns), path)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UserError, match="of encoded images"):
+        load(f"parquet:{path}")
+
+
+def test_an_array_that_claims_an_impossible_shape(tmp_path):
+    path = tmp_path / "a.npz"
+    save_npz(path)
+    header = str({"descr": "|u1", "fortran_order": False, "shape": (10**15, 8, 8)})
+    text = header.ljust(117).encode() + b"\n"
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + b"\0" * 64
+    with zipfile.ZipFile(path) as old:
+        others = {n: old.read(n) for n in old.namelist() if n != "images.npy"}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {**others, "images.npy": content}.items():
+            archive.writestr(name, data)
+    with pytest.raises(UserError, match="'images' cannot be read"):
+        load(f"npz:{path}")

@@ -108,6 +108,56 @@ def test_a_damaged_shard_is_found_and_written_again(folder, tmp_path):
     assert load(name, root=tmp_path).verify() == []
 
 
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "other numbers"])
+def test_a_damaged_index_is_found_on_opening(folder, tmp_path, damage):
+    name = f"folder:{folder}"
+    index = prepare(name, root=tmp_path).folder / "index.npz"
+    content = index.read_bytes()
+    if damage == "other numbers":
+        with np.load(index) as arrays:
+            np.savez(index, **(dict(arrays) | {"rows": arrays["rows"][::-1]}))
+    elif damage == "flipped":
+        index.write_bytes(content[:300] + bytes([content[300] ^ 255]) + content[301:])
+    else:
+        index.write_bytes(content[:-100])
+    with pytest.raises(UserError, match=r"index\.npz is damaged"):
+        load(name, root=tmp_path)
+    prepare(name, root=tmp_path)
+    assert load(name, root=tmp_path).num_users == 5
+
+
+def test_a_shard_cut_short_is_found(folder, tmp_path):
+    name = f"folder:{folder}"
+    shard = prepare(name, root=tmp_path).folder / "00001.npy"
+    shard.write_bytes(shard.read_bytes()[:-50])
+    assert load(name, root=tmp_path).verify() == ["00001.npy"]
+
+
+def test_the_command_verifies(folder, tmp_path, capsys, monkeypatch):
+    from fedemb.cli.main import main
+
+    name = f"folder:{folder}"
+
+    def verify():
+        words = ["fedemb", "datasets", "verify", name, "--root", str(tmp_path)]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, capsys.readouterr()
+
+    assert verify()[0] == 4
+    shard = prepare(name, root=tmp_path).folder / "00001.npy"
+    code, said = verify()
+    assert code == 0
+    assert "6 shards are as they were" in said.out
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    code, said = verify()
+    assert code == 2
+    assert "00001.npy differ" in said.err
+
+
 def test_corrupt_images_are_counted_and_named(folder, tmp_path):
     (folder / "8.png").write_bytes(b"no image")
     (folder / "9.png").write_bytes((folder / "9.png").read_bytes()[:-40])
