@@ -79,6 +79,7 @@ class DiT(nn.Module):
     """Noisy latents `[B, channels, side, side]` to `[B, out_channels, side, side]`.
 
     Example:
+        >>> import torch
         >>> model = DiT(DiTShape(side=8, width=32, depth=2, heads=2, text=16))
         >>> text = Condition(torch.ones(3, 5, 16), torch.ones(3, 5), torch.ones(3, 16))
         >>> out = model(torch.randn(3, 4, 8, 8), torch.full((3,), 500.0), text)
