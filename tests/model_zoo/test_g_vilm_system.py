@@ -139,7 +139,7 @@ def test_total_is_the_sum_of_three_and_switches_leave_terms_out(backbone):
 
     def loss(*weights):
         task = dataclasses.replace(TASK, weights=weights)
-        return float(task.loss(task.make_head(1), features, batch))
+        return task.loss(task.make_head(1), features, batch).item()
 
     terms = [loss(1, 0, 0), loss(0, 1, 0), loss(0, 0, 1)]
     assert min(terms) > 0
