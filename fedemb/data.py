@@ -117,6 +117,16 @@ class Examples:
         fields = {name: values[rows] for name, values in self.fields.items()}
         return Examples(fields, offsets - offsets[0])
 
+    def only(self, rows: NDArray[np.int64]) -> "Examples":
+        """The named rows as one group.
+
+        Example:
+            >>> e = Examples({"label": np.arange(4)}, np.array([0, 1, 4]))
+            >>> e.only(np.array([3, 0])).fields["label"].tolist()
+            [3, 0]
+        """
+        return Examples(self.take(rows), np.array([0, len(rows)], np.int64))
+
     def regroup(self, groups_per_group: Sequence[int]) -> "Examples":
         """Merge consecutive groups: the first `groups_per_group[0]` become one, ...
 

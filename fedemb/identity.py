@@ -173,7 +173,7 @@ def embed_all(
     with torch.inference_mode():
         for start in range(0, len(examples), block):
             rows = np.arange(start, min(start + block, len(examples)), dtype=np.int64)
-            part = Examples(examples.take(rows), np.array([0, len(rows)], np.int64))
+            part = examples.only(rows)
             batch = task.prepare(part, np.zeros(1, np.uint64))
             batch = {name: values.to(device) for name, values in batch.items()}
             parts.append(task.embed(backbone, batch).float().cpu())

@@ -35,8 +35,7 @@ def onnx_bytes(
         raise NotAvailable(
             "--format onnx needs its extra: pip install 'fedemb[export]'."
         ) from error
-    rows = np.arange(2, dtype=np.int64)
-    pair = Examples(examples.take(rows), np.array([0, 2], np.int64))
+    pair = examples.only(np.arange(2, dtype=np.int64))
     batch = task.prepare(pair, np.zeros(1, np.uint64))
     names = _read_by_embed(task, backbone, batch)
     program = torch.onnx.export(

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedemb.errors import UserError
+from model_zoo.video.places import CODE, PlaceCode
 from model_zoo.video.roi import roi_align
-
-_CODE = 8  # channels of a place in time, and as many of one in space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +74,8 @@ class Reconstructor(nn.Module):
     def __init__(self, shape: HeadShape) -> None:
         super().__init__()
         self.shape = shape
-        self.time = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, _CODE))
-        self.space = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, _CODE))
-        memory = shape.channels + 2 * _CODE
+        self.places = PlaceCode()
+        memory = shape.channels + 2 * CODE
         widths = [shape.channels] + [shape.units * shape.width] * shape.layers
         self.layers = nn.ModuleList(
             Side(widths[i], memory, shape.width, shape.units)
@@ -101,18 +99,7 @@ class Reconstructor(nn.Module):
         """
         frames = context_frames(maps.shape[2], self.shape.context)
         part = maps[:, :, frames].movedim(1, -1)
-        return torch.cat([part, self._places(part)], dim=-1).flatten(1, 3)
-
-    def _places(self, part: Tensor) -> Tensor:
-        axes = [
-            torch.arange(n, dtype=part.dtype, device=part.device) - (n - 1) / 2
-            for n in part.shape[1:4]
-        ]
-        t, y, x = torch.meshgrid(*axes, indexing="ij")
-        code = torch.cat(
-            [self.time(t[..., None]), self.space(torch.stack([y, x], -1))], dim=-1
-        )
-        return code.expand(len(part), -1, -1, -1, -1)
+        return torch.cat([part, self.places(part)], dim=-1).flatten(1, 3)
 
 
 class Side(nn.Module):

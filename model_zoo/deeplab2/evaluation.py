@@ -84,9 +84,9 @@ def segmentation_metrics(
     fitted, judged = rows[::2], rows[1::2]
     backbone.eval()
     device = next(backbone.parameters()).device
-    head = fit_head(task, backbone, _examples(examples, fitted), fit, device)
+    head = fit_head(task, backbone, examples.only(fitted), fit, device)
     truths = examples.fields["panoptic"][judged].astype(np.int64)
-    predictions = segment(task, backbone, head, _examples(examples, judged))
+    predictions = segment(task, backbone, head, examples.only(judged))
     return score_predictions(list(truths), predictions, task.categories)
 
 
@@ -234,10 +234,6 @@ def _features(backbone: SharedNetwork, images: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
         parts = [backbone.dense(part) for part in torch.split(images, 16)]
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-
-
-def _examples(examples: Examples, rows: NDArray[np.int64]) -> Examples:
-    return Examples(examples.take(rows), np.array([0, len(rows)], np.int64))
 
 
 def _pictures(examples: Examples) -> Examples:

@@ -35,11 +35,11 @@ def evaluate(
     metrics = identity_metrics(embeddings, labels)
     different = np.unique(fields["caption"].astype(str), return_index=True)[1]
     rows = np.sort(different)[:_GALLERY].astype(np.int64)
-    texts = _texts(task, backbone, _take(examples, rows))
+    texts = _texts(task, backbone, examples.only(rows))
     videos = embeddings[torch.from_numpy(rows)]
     metrics |= retrieval_metrics(texts, videos, "text_to_video")
     metrics |= retrieval_metrics(videos, texts, "video_to_text")
-    some = _take(examples, np.arange(min(len(examples), _POINTED), dtype=np.int64))
+    some = examples.only(np.arange(min(len(examples), _POINTED), dtype=np.int64))
     if task.paste_source != "none" and len(some) > 1:
         metrics["paste_accuracy"] = paste_accuracy(task, backbone, some)
     if "boxes" in fields:
@@ -74,7 +74,7 @@ def pointing(
     with torch.inference_mode():
         for start in range(0, len(examples), _BLOCK):
             rows = np.arange(start, min(start + _BLOCK, len(examples)), dtype=np.int64)
-            batch = task.prepare(_take(examples, rows), np.ones(1, np.uint64))
+            batch = task.prepare(examples.only(rows), np.ones(1, np.uint64))
             seen = dual.video(batch["clip"])
             shared = dual.see(batch["clip"])["groups"]
             nouns = dual.read(batch["nouns"])
@@ -120,7 +120,3 @@ def _texts(task: "GVilmTask", backbone: nn.Module, examples: Examples) -> Tensor
     with torch.inference_mode():
         batch = task.prepare(examples, np.ones(1, np.uint64))
         return cast(DualEncoder, backbone).read(batch["caption"]).float()
-
-
-def _take(examples: Examples, rows: NDArray[np.int64]) -> Examples:
-    return Examples(examples.take(rows), np.array([0, len(rows)], np.int64))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedemb.heads import weighted_mean
-from model_zoo.video.contrastive import NEVER
+from model_zoo.video.contrastive import symmetric_contrast
 
 
 def temporal_probabilities(clips: Tensor, mask: Tensor, temperature: Tensor) -> Tensor:
@@ -83,8 +83,6 @@ def grounding_loss(
     Captions without nouns, and rows of weight 0, are neither queries nor negatives.
     """
     told = weight * (valid.sum(1) > 0).to(weight.dtype)
-    logits = grounding_scores(groups, nouns, valid) / temperature
-    ahead = logits.masked_fill(told[None, :] == 0, NEVER).log_softmax(1).diagonal()
-    back = logits.T.masked_fill(told[None, :] == 0, NEVER).log_softmax(1).diagonal()
-    terms = torch.where(told > 0, -(ahead + back) / 2, torch.zeros_like(ahead))
-    return weighted_mean(terms, told)
+    return symmetric_contrast(
+        grounding_scores(groups, nouns, valid) / temperature, told
+    )

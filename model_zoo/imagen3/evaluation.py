@@ -94,7 +94,7 @@ def generation(
 def spread(examples: Examples, most: int) -> Examples:
     """At most so many rows as one group, evenly spread."""
     rows = np.unique(np.linspace(0, len(examples) - 1, most).astype(np.int64))
-    return Examples(examples.take(rows), np.array([0, len(rows)], np.int64))
+    return examples.only(rows)
 
 
 def _errors(task: LatentDiffusionTask, backbone: nn.Module, batch: Batch) -> Tensor:

@@ -37,9 +37,15 @@ def contrastive_loss(
         >>> round(float(same), 4)
         0.5514
     """
-    logits = first @ second.T * inverse_temperature
-    logits = logits.masked_fill(weight[None, :] == 0, NEVER)
-    ahead = logits.log_softmax(1).diagonal()
-    back = logits.T.masked_fill(weight[None, :] == 0, NEVER)
-    behind = back.log_softmax(1).diagonal()
+    return symmetric_contrast(first @ second.T * inverse_temperature, weight)
+
+
+def symmetric_contrast(logits: Tensor, weight: Tensor) -> Tensor:
+    """Mean cross-entropy of the diagonal of `logits` `[B, B]`, by rows and by columns.
+
+    Rows and columns of weight 0, `[B]`, are neither queries nor negatives.
+    """
+    absent = weight[None, :] == 0
+    ahead = logits.masked_fill(absent, NEVER).log_softmax(1).diagonal()
+    behind = logits.T.masked_fill(absent, NEVER).log_softmax(1).diagonal()
     return weighted_mean(-(ahead + behind) / 2, weight)

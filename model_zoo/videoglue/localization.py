@@ -8,10 +8,10 @@ largest of each becomes a query of a transformer decoder.
 import torch
 from torch import Tensor, nn
 
+from model_zoo.video.places import CODE, PlaceCode
 from model_zoo.video.roi import roi_align
 from model_zoo.videoglue.poolers import CrossAttention
 
-_SPACE, _TIME = 8, 8  # channels that the places are turned into
 _CROP = 7
 
 
@@ -37,9 +37,8 @@ class ActionHead(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.space = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, _SPACE))
-        self.time = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, _TIME))
-        placed = tokens + _SPACE + _TIME
+        self.places = PlaceCode()
+        placed = tokens + 2 * CODE
         self.inward = nn.Linear(placed, width)
         self.memory = nn.Linear(placed, width)
         self.decoder = nn.ModuleList(DecoderBlock(width, heads) for _ in range(layers))
@@ -53,7 +52,7 @@ class ActionHead(nn.Module):
             grid: tokens of the last block, `[B, t, h, w, D]`.
             boxes: (ymin, xmin, ymax, xmax) in [0, 1], `[B, K, 4]`.
         """
-        placed = torch.cat([grid, self._places(grid)], dim=-1)
+        placed = torch.cat([grid, self.places(grid)], dim=-1)
         flat = placed.mean(1).movedim(-1, 1)
         queries = self.inward(roi_align(flat, boxes, _CROP).amax((-2, -1)))
         memory = self.memory(placed.flatten(1, 3))
@@ -61,18 +60,6 @@ class ActionHead(nn.Module):
             queries = block(queries, memory)
         out: Tensor = self.classifier(self.dropout(queries))
         return out
-
-    def _places(self, grid: Tensor) -> Tensor:
-        """What places, counted from the centre, are turned into, `[B, t, h, w, 16]`."""
-        axes = [
-            torch.arange(n, dtype=grid.dtype, device=grid.device) - (n - 1) / 2
-            for n in grid.shape[1:4]
-        ]
-        t, y, x = torch.meshgrid(*axes, indexing="ij")
-        learned = torch.cat(
-            [self.time(t[..., None]), self.space(torch.stack([y, x], -1))], dim=-1
-        )
-        return learned.expand(len(grid), -1, -1, -1, -1)
 
 
 class DecoderBlock(nn.Module):

@@ -91,7 +91,7 @@ def _seen(
     with torch.inference_mode():
         for start in range(0, len(examples), _BLOCK):
             rows = np.arange(start, min(start + _BLOCK, len(examples)), dtype=np.int64)
-            part = Examples(examples.take(rows), np.array([0, len(rows)], np.int64))
+            part = examples.only(rows)
             tokens = model.video(task.clips(part).to(device)).tokens
             frames = torch.unflatten(tokens, 1, (task.grid[0], -1)).mean(2)
             means.append(frames.flatten(1).float().cpu())
