@@ -29,8 +29,8 @@ class Threads:
     def each(self, function: Callable[[Item], None], items: Iterable[Item]) -> None:
         """Call `function` with every item, in no order, and wait for all.
 
-        The calling thread makes the items while the others work, at most two for each
-        thread ahead.
+        The calling thread makes the items, on one core, while the others work, at most
+        two for each thread ahead.
 
         Raises:
             Exception: the first that `function` or `items` raised; no call is running
@@ -43,6 +43,8 @@ class Threads:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._count, initializer=_one_core)
         running: deque[Future[None]] = deque()
+        before = torch.get_num_threads()
+        _one_core()  # operations of several cores would wait for the busy ones
         try:
             for item in items:
                 while len(running) >= 2 * self._count:
@@ -54,6 +56,7 @@ class Threads:
             for future in running:
                 future.cancel()
             wait(running)
+            torch.set_num_threads(before)
 
 
 def _one_core() -> None:
