@@ -17,7 +17,9 @@ def onnx_bytes(
 ) -> bytes:
     """The embedding of `task` as an ONNX model of any batch size.
 
-    Its inputs are those tensors of `task.prepare` that `task.embed` reads, by name.
+    Its inputs are those tensors of `task.prepare` that `task.embed` reads, by name; or
+    of `task.exported_inputs`, where the task has such a method, because preparing takes
+    a network that should be part of the model.
 
     Args:
         task: says how to embed.
@@ -26,7 +28,8 @@ def onnx_bytes(
         statement: the privacy statement, for the model's metadata.
 
     Raises:
-        NotAvailable: if ONNX's packages are not installed.
+        NotAvailable: if ONNX's packages are not installed, or the model cannot be
+            exported for any number of rows.
     """
     try:
         import onnx
@@ -36,7 +39,8 @@ def onnx_bytes(
             "--format onnx needs its extra: pip install 'fedemb[export]'."
         ) from error
     pair = examples.only(np.arange(2, dtype=np.int64))
-    batch = task.prepare(pair, np.zeros(1, np.uint64))
+    inputs = getattr(task, "exported_inputs", None)
+    batch = inputs(pair) if inputs else task.prepare(pair, np.zeros(1, np.uint64))
     names = _read_by_embed(task, backbone, batch)
     program = torch.onnx.export(
         _Embedding(task, backbone, names).eval(),
@@ -48,9 +52,21 @@ def onnx_bytes(
         verbose=False,
     )
     model: Any = program.model_proto  # type: ignore[union-attr]
+    fixed = [given.name for given in model.graph.input if not _grows(given)]
+    if fixed:
+        raise NotAvailable(
+            f"{task.name} cannot be exported for any number of rows "
+            f"({', '.join(fixed)} would be fixed); use `fedemb embed`, or export "
+            "safetensors."
+        )
     onnx.helper.set_model_props(model, {"privacy_statement": statement})
     content: bytes = model.SerializeToString()
     return content
+
+
+def _grows(given: Any) -> bool:
+    """Whether the first axis of a model's input is of any length."""
+    return bool(given.type.tensor_type.shape.dim[0].dim_param)
 
 
 class _Embedding(nn.Module):

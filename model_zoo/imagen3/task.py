@@ -234,16 +234,23 @@ class LatentDiffusionTask:
         """Unit-length means `[B, D]` of inner features over places and noise draws.
 
         The draws are public constants, so that a picture always has one embedding.
+        `batch` holds what `prepare` makes, or pictures under `image`.
         """
+        if "latent" not in batch:
+            batch = self._latents_of(batch["image"])
         latent = batch["latent"]
         draws = probes(latent.shape[1:]).to(latent)
-        total = latent.new_zeros(len(latent), self.denoiser.features)
+        total = latent.new_zeros(latent.shape[0], self.denoiser.features)
         for noise in draws.unbind():
             time = torch.full_like(latent[:, 0, 0, 0], PROBE_TIME)
             noisy = self.objective.noised(latent, noise.expand_as(latent), time)
             shown = self._shown(noisy, batch)
             total = total + self._inner(cast(DiT | UNet, backbone), shown)
         return unit_rows(total / PROBE_DRAWS)
+
+    def exported_inputs(self, examples: Examples) -> Batch:
+        """An exported model starts at pictures; the autoencoder goes with it."""
+        return {"image": pictures(examples)}
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Retrieval by embeddings, denoising, and the quality of generated pictures.
@@ -265,9 +272,24 @@ class LatentDiffusionTask:
     def _condition_field(self) -> str:
         return "caption" if self.denoiser.classes is None else "label"
 
+    def _latents_of(self, images: Tensor) -> Batch:
+        """Latents of all pictures at once, and of the small ones where they are shown.
+
+        As in `prepare`, without its blocks of rows, which a traced model cannot have.
+        """
+        encode = self.models.autoencoder.encode
+        found = {"latent": encode(images)}
+        if self.coarse > 1:
+            found["small"] = F.interpolate(
+                encode(shrunk(images, self.coarse)),
+                scale_factor=float(self.coarse),
+                mode="bilinear",
+            )
+        return found
+
     def _inner(self, denoiser: DiT | UNet, shown: Tensor) -> Tensor:
         time = torch.full_like(shown[:, 0, 0, 0], PROBE_TIME)
-        told = self.unconditional(len(shown), shown)
+        told = self.unconditional(shown.shape[0], shown)
         return denoiser.inner(shown, time, told, self.layer).mean(1)
 
     def _shown(self, noisy: Tensor, batch: Batch) -> Tensor:

@@ -292,6 +292,17 @@ def test_conditioning_is_used_and_shuffling_captions_is_noticed():
     assert float((shuffled > own).float().mean()) > 0.9
 
 
+@pytest.mark.parametrize("name", ["tiny", "tiny_upscaler"])
+def test_an_exported_model_starts_at_pictures_and_embeds_the_same(name):
+    facts = DataFacts(example_shape=(32, 32, 3), num_classes=4)
+    task = IMAGEN3.build(name, data=facts)[0].task
+    model, some = opened(task), rows(3)
+    prepared = task.embed(model, task.prepare(some, np.zeros(1, np.uint64)))
+    inputs = task.exported_inputs(some)
+    assert list(inputs) == ["image"]
+    torch.testing.assert_close(task.embed(model, inputs), prepared)
+
+
 def test_clips_and_pictures_without_captions_can_be_embedded_not_trained():
     task = task_of()
     model = opened(task)
