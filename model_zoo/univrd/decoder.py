@@ -78,7 +78,7 @@ class RelationDecoder(nn.Module):
 
     def forward(self, instances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`[B, N, d]` -> class embeddings `[B, M, e]` and two pointers `[B, M, d]`."""
-        latents = self.latents.expand(len(instances), -1, -1)
+        latents = self.latents.expand(instances.shape[0], -1, -1)
         for layer in self.layers:
             latents = layer(latents, instances)
         return self.relation(latents), self.subject(latents), self.object(latents)

@@ -96,7 +96,7 @@ class ImageTower(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """All tokens after the last norm."""
         patches = self.patches(images).flatten(2).transpose(1, 2)
-        first = self.class_token.expand(len(patches), 1, -1)
+        first = self.class_token.expand(patches.shape[0], 1, -1)
         x = self.norm_before(torch.cat([first, patches], dim=1) + self.positions)
         nothing = torch.zeros((), dtype=torch.bool, device=x.device)
         for block in self.blocks:

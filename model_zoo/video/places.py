@@ -33,4 +33,4 @@ class PlaceCode(nn.Module):
         code = torch.cat(
             [self.time(t[..., None]), self.space(torch.stack([y, x], -1))], dim=-1
         )
-        return code.expand(len(grid), -1, -1, -1, -1)
+        return code.expand(grid.shape[0], -1, -1, -1, -1)

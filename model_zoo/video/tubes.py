@@ -86,4 +86,4 @@ def places(x: Tensor, count: int) -> Tensor:
 
     A lookup per row, rather than one for all, is what per-row gradients need.
     """
-    return torch.arange(count, device=x.device).expand(len(x), count)
+    return torch.arange(count, device=x.device).expand(x.shape[0], count)

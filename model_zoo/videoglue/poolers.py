@@ -54,7 +54,7 @@ class AttentionPooler(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The pooled token."""
-        queries = self.query.expand(len(tokens), -1, -1)
+        queries = self.query.expand(tokens.shape[0], -1, -1)
         pooled: Tensor = self.attention(queries, self.norm(tokens))
         return pooled[:, 0]
 
@@ -121,7 +121,7 @@ class MlapHead(nn.Module):
             raise UserError(
                 f"{len(grids)} grids were given to a head for {self.layers} blocks."
             )
-        query = self.query.expand(len(grids[-1]), -1, -1)
+        query = self.query.expand(grids[-1].shape[0], -1, -1)
         for attend, perceive, grid in zip(
             self.attentions, self.perceptrons, grids, strict=True
         ):

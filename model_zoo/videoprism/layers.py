@@ -134,7 +134,7 @@ class Pooler(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The pooled token of each row."""
-        queries = self.query.expand(len(tokens), 1, -1)
+        queries = self.query.expand(tokens.shape[0], 1, -1)
         pooled: Tensor = self.norm(self.attention(queries, tokens))
         return pooled[:, 0]
 
