@@ -10,6 +10,7 @@ from torch import nn
 
 from accounting import PrivacyStatement
 from fedemb.checkpoint import write_atomically
+from fedemb.metrics import IDENTITY_METRICS
 from fedemb.noise_forecast import NoiseForecast
 from fedemb.runner import EngineChoice
 from simulations.assembly import Assembly
@@ -144,9 +145,14 @@ def undefined_metrics(row: Mapping[str, float]) -> str:
     names = [name for name, value in only_metrics(row).items() if value is None]
     if not names:
         return ""
-    return (
+    said = (
         f"not defined on these held-out examples, and so not reported: "
-        f"{', '.join(names)}. Finding an example's class among others needs at least "
-        "two held-out classes, and a class with two examples or more; a `split` column "
-        "chooses what is held out."
+        f"{', '.join(names)}."
+    )
+    if set(names).isdisjoint(IDENTITY_METRICS):
+        return said
+    return (
+        f"{said} Finding an example's class among others needs at least two held-out "
+        "classes, and a class with two examples or more; a `split` column chooses what "
+        "is held out."
     )
