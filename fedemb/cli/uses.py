@@ -1,5 +1,6 @@
 """`fedemb evaluate`, `embed`, `search`, `export` and `report`: use of a trained run."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,8 @@ def evaluate(
 
     Example: fedemb evaluate runs/a --protocol videoglue --against runs/b --against zoo
     """
+    from fedemb.cli.console import print_json, shown_number
+    from simulations.outcome import only_metrics, undefined_metrics
     from simulations.trained import TrainedRun
 
     if protocol is not None:
@@ -73,12 +76,13 @@ def evaluate(
         raise UserError(f"{', '.join(unused)} needs --protocol videoglue beside it.")
     metrics = TrainedRun.open(run, dataset).evaluate()
     if json_:
-        from fedemb.cli.console import print_json
-
-        print_json({"run": str(run), "dataset": dataset, "metrics": metrics})
+        shown = only_metrics(metrics)
+        print_json({"run": str(run), "dataset": dataset, "metrics": shown})
         return
     for name, value in metrics.items():
-        print(f"{name:<24} {value:.4f}")
+        print(f"{name:<24} {shown_number(value)}")
+    if undefined := undefined_metrics(metrics):
+        print(undefined, file=sys.stderr)
 
 
 def _by_protocol(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from fedemb.engines.rows import channels_last
+from fedemb.engines.rows import channels_last, in_plain_order
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Features, Parameters
@@ -36,7 +36,9 @@ def fit_heads(
     steps = [s for s in work.steps() if not recipe.trains_backbone(s)]
     if not heads or not steps:
         return heads
-    features = embed_rows(model, layout, theta, work.batch) if known is None else known
+    features = in_plain_order(
+        embed_rows(model, layout, theta, work.batch) if known is None else known
+    )
     needed = _fields_of_the_loss(model, work, features)
     velocity = {name: torch.zeros_like(value) for name, value in heads.items()}
     rate = recipe.learning_rate * recipe.head_lr_scale

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn import grad as layer_gradients
 
 from fedemb.engines.rows import patches
+from fedemb.engines.tables import embedding, plain_table
 
 Rule: TypeAlias = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Tensor]]
 """(layer, input `[V * B, ...]`, gradient of its output, V) -> gradients `[V, ...]`.
@@ -31,7 +32,8 @@ def rule_of(layer: nn.Module) -> Rule | None:
     padded = isinstance(layer, nn.Conv2d) and (
         layer.padding_mode != "zeros" or isinstance(layer.padding, str)
     )
-    return None if padded else _RULES.get(type(layer))
+    special = isinstance(layer, nn.Embedding) and not plain_table(layer)
+    return None if padded or special else _RULES.get(type(layer))
 
 
 def _linear(
@@ -129,5 +131,6 @@ _RULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.Conv2d: _conv2d,
         nn.GroupNorm: _group_norm,
         nn.LayerNorm: _layer_norm,
+        nn.Embedding: embedding,
     }
 )
