@@ -23,7 +23,6 @@ from fedemb.identity import embed_all
 from fedemb.parameters import FlatLayout
 from fedemb.stages import Stage
 from model_zoo.system import DataFacts
-from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.video.encoder import clip_pixels
 from model_zoo.video.retrieval import retrieval_metrics
 from model_zoo.vld.card import VIDEO_LANGUAGE_DISTILLATION
@@ -128,8 +127,7 @@ def pseudo_captions(
 def ids_of(task: VideoLanguageTask, texts: Sequence[Sequence[str]]) -> Tensor:
     """Texts as ids `[n, S, L]`, as many about every clip."""
     flat = [text for each in texts for text in each]
-    ids = torch.from_numpy(encode(shipped(task.vocab_size), flat, task.length))
-    return ids.unflatten(0, (len(texts), -1))
+    return task.ids(flat).unflatten(0, (len(texts), -1))
 
 
 def gallery(data: PlainClips, size: int = _GALLERY) -> Examples:

@@ -61,7 +61,7 @@ def main() -> None:
     )
 
     def ids(lines: list[str]) -> Tensor:
-        return torch.from_numpy(encode(tokenizer, lines, length))
+        return torch.from_numpy(encode(tokenizer, lines, length, bos=True))
 
     ones = torch.ones(chosen.batch)
     prompt = ids([PROMPT]).expand(chosen.batch, -1)

@@ -87,7 +87,7 @@ def write_captions(
         )
     shape = captioner.language.shape
     tokenizer = shipped(shape.vocab_size)
-    prompt = torch.from_numpy(encode(tokenizer, [PROMPT], shape.length))
+    prompt = torch.from_numpy(encode(tokenizer, [PROMPT], shape.length, bos=True))
     written: list[list[str]] = [[] for _ in video_ids]
     for start in range(0, len(clips), _BLOCK):
         names = video_ids[start : start + _BLOCK]

@@ -85,8 +85,9 @@ class VideoLanguageTask(ABC):
         return {"clip": clip_pixels(examples.fields["clip"])}
 
     def ids(self, texts: list[str] | NDArray[np.str_]) -> Tensor:
-        """Texts as ids `[n, length]`."""
-        return torch.from_numpy(encode(shipped(self.vocab_size), texts, self.length))
+        """Texts as ids `[n, length]`, opened as the captioner opens what it writes."""
+        tokenizer = shipped(self.vocab_size)
+        return torch.from_numpy(encode(tokenizer, texts, self.length, bos=True))
 
     def prompts(self, count: int) -> Tensor:
         """The instruction to describe, `[count, length]`."""

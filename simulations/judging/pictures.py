@@ -53,7 +53,14 @@ def _draw_scores(axes: "Axes", judgements: Sequence[Judgement]) -> None:
     places = list(range(len(judgements)))
     for i, value in enumerate(first):
         axes.barh(i, value, 0.7, **_look(i))
-        axes.text(max(value, third[i]), i, f"  {value:.1f}", va="center", fontsize=9)
+        axes.annotate(
+            f"{value:.1f}",
+            (max(value, third[i]), i),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
     axes.plot(third, places, "|", color=INK, markersize=13, markeredgewidth=1.5)
     names = [
         _short(judged.contestant.name) + f"\n{judged.contestant.weights}"

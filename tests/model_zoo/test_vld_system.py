@@ -15,6 +15,7 @@ from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 from model_zoo import registry
 from model_zoo.system import DataFacts
+from model_zoo.text.tokenizer import BOS
 from model_zoo.text.transformer import TextShape
 from model_zoo.video.encoder import VideoEncoder
 from model_zoo.vld.language import LanguageShape
@@ -161,6 +162,25 @@ def test_reversed_frames_change_what_is_said_unless_frames_have_no_place(backbon
         backbone.captioner.visual.frames.table.weight.zero_()  # an image model's view
         first, other = (CAPTION.features(backbone, b) for b in (batch, back))
     torch.testing.assert_close(first, other, rtol=1e-4, atol=1e-5)
+
+
+def test_all_texts_open_as_those_that_are_written(backbone):
+    """Else the first word is never learned, and the student reads two kinds of text."""
+    batch = batch_of(DISTIL, [1, 2])
+    ids = [DISTIL.written(backbone, batch)]
+    ids += [batch_of(INSTRUCT, [1])[name] for name in ("prompt", "answer")]
+    people = dataclasses.replace(DISTIL, captions="original")
+    ids.append(people.written(backbone, batch_of(people, [1])))
+    for rows in ids:
+        assert (rows[:, 0] == BOS).all()
+        assert (rows[:, 1:] != BOS).all()
+    shown = batch_of(CAPTION, [1]) | {"weight": torch.ones(4)}
+    logits = CAPTION.features(backbone, shown)
+    head = CAPTION.make_head(1)
+    answer = shown["answer"].clone()
+    answer[:, 1] = 77  # another first word
+    other = CAPTION.loss(head, logits, shown | {"answer": answer})
+    assert not torch.equal(other, CAPTION.loss(head, logits, shown))
 
 
 # Pseudo-captions
