@@ -2,29 +2,26 @@
 
 One batched forward and one batched backward then serve every client, at the speed of
 ordinary training; only the gradients with respect to the *weights* are formed client by
-client, from each layer's input and output gradient (Goodfellow 2015, arXiv:1510.01799;
-Rochette et al. 2019, arXiv:1912.06015). A backbone with trained parameters outside the
-layers that have such a rule is vectorised over clients by `torch.func` instead.
+client, from each layer's input and output gradient (`weight_gradients`). A backbone
+with trained parameters outside the layers that have such a rule is vectorised over
+clients by `torch.func` instead.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn import functional as F
 
 from fedemb.engines.heads import features_by_row, fit_heads, head_loss
-from fedemb.engines.rows import as_one_batch, by_client, patches
+from fedemb.engines.rows import as_one_batch, by_client
 from fedemb.engines.serial import local_parameters
+from fedemb.engines.weight_gradients import Rule, rule_of
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Features, Parameters
-
-Rule: TypeAlias = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Tensor]]
-"""(layer, input `[V * B, ...]`, gradient of its output, V) -> gradients `[V, ...]`."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +71,17 @@ def shared_deltas(
         )
         return fit_heads(model, layout, theta, work, recipe, known)
 
-    gradients = (
-        None if rules is None else _hooked(model, layout, rules, heads_on, batch)
+    rate = recipe.learning_rate
+    deltas = (
+        None if rules is None else _hooked(model, layout, rules, heads_on, batch, rate)
     )
-    if gradients is None:
-        gradients = _functional(model, layout, theta, heads_on(None), batch)
-    gradients.mul_(-recipe.learning_rate)
+    if deltas is None:
+        deltas = _functional(model, layout, theta, heads_on(None), batch)
+        deltas.mul_(-rate)
     idle = ~work.active(steps[0])
     if bool(idle.any()):
-        gradients[idle] = 0.0
-    return gradients
+        deltas[idle] = 0.0
+    return deltas
 
 
 def _functional(
@@ -111,8 +109,9 @@ def _hooked(
     rules: dict[str, Rule],
     heads_on: Callable[[Features], Parameters],
     batch: Batch,
+    rate: float,
 ) -> Tensor | None:
-    """Gradients `[V, P]` from the inputs and output gradients of the trained layers."""
+    """Deltas `[V, P]` from the inputs and output gradients of the trained layers."""
     clients = len(batch["weight"])
     seen: list[_Call] = []
     hooks = [
@@ -136,20 +135,28 @@ def _hooked(
         )
     outputs = [call.output for call in seen]
     _refuse_overwritten(seen)
-    upstream = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
-    total = losses.new_zeros(clients, layout.size)
-    columns = layout.unflatten(total)
+    # Scaled here, where it costs one number, not in the [V, P] gradients.
+    loss = losses.sum() * -rate
+    upstream = torch.autograd.grad(loss, outputs, allow_unused=True)
+    deltas = losses.new_empty(clients, layout.size)
+    columns = layout.unflatten(deltas)
+    written: set[str] = set()
     with torch.no_grad():
         for call, output_gradient in zip(seen, upstream, strict=True):
             if output_gradient is None:
                 continue
             rule = rules[call.name]
             found = rule(call.layer, call.inputs, output_gradient, clients)
-            for parameter, gradient in found.items():
+            for parameter, delta in found.items():
                 full = f"{call.name}.{parameter}" if call.name else parameter
-                if full in columns:
-                    columns[full].add_(gradient)
-    return total
+                if full in written:
+                    columns[full].add_(delta)
+                elif full in columns:
+                    columns[full].copy_(delta)
+                    written.add(full)
+        for name in columns.keys() - written:  # no loss depends on it
+            columns[name].zero_()
+    return deltas
 
 
 def _recorder(
@@ -173,80 +180,14 @@ def _refuse_overwritten(seen: list[_Call]) -> None:
             )
 
 
-def _linear(
-    layer: nn.Module, inputs: Tensor, upstream: Tensor, clients: int
-) -> dict[str, Tensor]:
-    inputs = inputs.reshape(clients, -1, inputs.shape[-1])
-    upstream = upstream.reshape(clients, -1, upstream.shape[-1])
-    return {
-        "weight": torch.bmm(upstream.transpose(1, 2), inputs),
-        "bias": upstream.sum(1),
-    }
-
-
-def _conv2d(
-    layer: nn.Module, inputs: Tensor, upstream: Tensor, clients: int
-) -> dict[str, Tensor]:
-    if not isinstance(layer, nn.Conv2d):
-        raise TypeError(type(layer).__name__)
-    out_channels, groups = layer.out_channels, layer.groups
-    # Rows of patches and of gradients, one per output position; channels come last, so
-    # that with channels-last activations both are read in long contiguous runs.
-    read = patches(layer, inputs).reshape(
-        clients, -1, layer.kernel_size[0] * layer.kernel_size[1], layer.in_channels
-    )
-    outputs = upstream.permute(0, 2, 3, 1).reshape(clients, -1, out_channels)
-    if groups == 1:
-        weight = torch.bmm(outputs.transpose(1, 2), read.flatten(2))
-        weight = weight.view(clients, out_channels, read.shape[2], -1)
-    else:
-        weight = torch.einsum(
-            "vlgo,vlkgi->vgoki",
-            torch.unflatten(outputs, 2, (groups, -1)),
-            torch.unflatten(read, 3, (groups, -1)),
-        ).flatten(1, 2)
-    weight = weight.transpose(2, 3).reshape(clients, *layer.weight.shape)
-    return {"weight": weight, "bias": outputs.sum(1)}
-
-
-def _group_norm(
-    layer: nn.Module, inputs: Tensor, upstream: Tensor, clients: int
-) -> dict[str, Tensor]:
-    if not isinstance(layer, nn.GroupNorm):
-        raise TypeError(type(layer).__name__)
-    product = F.group_norm(inputs, layer.num_groups, eps=layer.eps) * upstream
-    rest = tuple(range(2, upstream.dim()))
-    weight, bias = product, upstream
-    if rest:
-        weight, bias = product.sum(rest), upstream.sum(rest)
-    return {
-        "weight": torch.unflatten(weight, 0, (clients, -1)).sum(1),
-        "bias": torch.unflatten(bias, 0, (clients, -1)).sum(1),
-    }
-
-
-def _layer_norm(
-    layer: nn.Module, inputs: Tensor, upstream: Tensor, clients: int
-) -> dict[str, Tensor]:
-    if not isinstance(layer, nn.LayerNorm):
-        raise TypeError(type(layer).__name__)
-    product = F.layer_norm(inputs, layer.normalized_shape, eps=layer.eps) * upstream
-    shape = (clients, -1, *layer.normalized_shape)
-    return {
-        "weight": product.reshape(shape).sum(1),
-        "bias": upstream.reshape(shape).sum(1),
-    }
-
-
 def _rules(backbone: nn.Module, layout: FlatLayout) -> dict[str, Rule] | None:
     """A rule for every layer that owns trained parameters, or None if one has none."""
-    known: dict[type[nn.Module], Rule] = {
-        nn.Linear: _linear,
-        nn.Conv2d: _conv2d,
-        nn.GroupNorm: _group_norm,
-        nn.LayerNorm: _layer_norm,
-    }
     trained = set(layout.names)
+    owners = Counter(
+        id(p) for _, p in backbone.named_parameters(remove_duplicate=False)
+    )
+    if any(owners[id(backbone.get_parameter(name))] > 1 for name in trained):
+        return None  # tied weights: one name stands for the gradients of several layers
     rules: dict[str, Rule] = {}
     for name, layer in backbone.named_modules():
         own = {
@@ -255,11 +196,8 @@ def _rules(backbone: nn.Module, layout: FlatLayout) -> dict[str, Rule] | None:
         }
         if not own & trained:
             continue
-        rule = known.get(type(layer))
-        padded = isinstance(layer, nn.Conv2d) and (
-            layer.padding_mode != "zeros" or isinstance(layer.padding, str)
-        )
-        if rule is None or padded:
+        rule = rule_of(layer)
+        if rule is None:
             return None
         rules[name] = rule
     return rules

@@ -71,13 +71,12 @@ _SMALL_HEAD = {
     **{"layers": 2, "units": 2, "width": 32},
 }
 _TINY = {
-    **{"stem": 8, "kernel": (3, 3, 3), "stride": (1, 2, 2), "pool": False},
-    **{"blocks": (1, 1, 1), "widths": (4, 8, 16), "temporal": (1, 3, 3)},
-    "norm_groups": 4,
+    **{"stem": 8, "kernel": (3, 5, 5), "stride": (1, 4, 4), "pool": False},
+    **{"blocks": (1, 1), "widths": (4, 8), "temporal": (1, 3), "norm_groups": 4},
 }
 _TINY_HEAD = {
-    **{"hidden": 64, "hidden_layers": 1, "embedding": 32, "region": 2, "context": 3},
-    **{"layers": 1, "units": 2, "width": 16},
+    **{"hidden": 32, "hidden_layers": 1, "embedding": 16, "region": 2, "context": 1},
+    **{"layers": 1, "units": 1, "width": 8},
 }
 _CLIP = DataFacts(example_shape=(32, 224, 224, 3), num_classes=400)
 
@@ -94,16 +93,17 @@ CONST_CL = System(
     ),
     default_dataset="clips-plain",
     default_configuration="tiny",
+    metric="view_to_view_recall_at_1",
     configurations={
         "tiny": Configuration(
-            note="three groups of one block, 4 to 16 filters wide",
+            note="two groups of one block, 4 and 8 filters wide",
             build=ConstClStages(
                 backbone=_TINY,
                 head=_TINY_HEAD,
                 views={"boxes": 4},
                 task={"local_weight": 0.1},
             ),
-            data=DataFacts(example_shape=(8, 32, 32, 3), num_classes=10),
+            data=DataFacts(example_shape=(4, 32, 32, 3), num_classes=10),
         ),
         "small": Configuration(
             note="four groups of one block, 8 to 64 filters wide",

@@ -12,13 +12,15 @@ from fedemb.data import Examples
 from fedemb.identity import embed_all
 from fedemb.metrics import identity_metrics
 from model_zoo.const_cl.backbone import TwoHeadedResNet
+from model_zoo.const_cl.views import Augmentation, augmented
 from model_zoo.video.encoder import clip_pixels
+from model_zoo.video.retrieval import retrieval_metrics
 from model_zoo.video.roi import roi_align
 
 if TYPE_CHECKING:
     from model_zoo.const_cl.task import ConstClTask
 
-_TRACKED = 256  # clips whose regions are followed
+_GALLERY = 256  # clips whose views and regions are looked for
 _BLOCK = 64
 _NEAR = 20 / 320  # of the frame: OTB's 20 pixels in frames of about 320
 
@@ -26,15 +28,46 @@ _NEAR = 20 / 320  # of the frame: OTB's 20 pixels in frames of about 320
 def evaluate(
     task: "ConstClTask", backbone: nn.Module, examples: Examples
 ) -> dict[str, float]:
-    """Identity metrics of clips; matching and tracking of regions, given boxes."""
+    """Identity metrics, views found again; matching and tracking of regions by boxes.
+
+    Views and regions are of clips spread evenly over all, 256 at most.
+    """
     labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
     metrics = identity_metrics(embed_all(task, backbone, examples), labels)
+    count = min(len(examples), _GALLERY)
+    some = examples.take(np.arange(count, dtype=np.int64) * len(examples) // count)
+    network = cast(TwoHeadedResNet, backbone)
+    metrics |= other_views(network, some["clip"], task.augmentation)
     if "boxes" not in examples.fields:
         return metrics
-    rows = np.arange(min(len(examples), _TRACKED), dtype=np.int64)
-    some = examples.take(rows)
-    network = cast(TwoHeadedResNet, backbone)
     return metrics | follow(network, some["clip"], some["boxes"], task.head.region)
+
+
+def other_views(
+    network: TwoHeadedResNet, clips: NDArray[np.generic], how: Augmentation
+) -> dict[str, float]:
+    """How often a view of a clip is nearest to the other view of the same clip.
+
+    What the global loss asks, of clips of many users at once, and of the embedding
+    instead of the perceptron that stays on a client.
+
+    Args:
+        network: trained.
+        clips: `[n, T, H, W, 3]`.
+        how: views are made; always the same ones.
+    """
+    device = next(network.parameters()).device
+    offsets, seeds = np.array([0, len(clips)]), np.ones(1, np.uint64)
+    views = []
+    for view in (0, 1):
+        pixels, _ = augmented(clips, offsets, seeds, how, view)
+        with torch.inference_mode():
+            parts = [
+                network(pixels[start : start + _BLOCK].to(device))
+                for start in range(0, len(pixels), _BLOCK)
+            ]
+        views.append(F.normalize(torch.cat(parts).float().cpu(), dim=1))
+    return retrieval_metrics(views[0], views[1], "view_to_view")
 
 
 def follow(

@@ -62,12 +62,12 @@ class GVilmStages:
 
 _TINY = GVilmStages(
     video={
-        **{"tube": (2, 8, 8), "width": 32, "layers": 3, "heads": 4, "mlp": 64},
-        **{"groups": 4, "grouping": (2, 3), "shared": 32, "pool": "max"},
+        **{"tube": (2, 8, 8), "width": 16, "layers": 2, "heads": 2, "mlp": 32},
+        **{"groups": 4, "grouping": (2,), "shared": 16, "pool": "max"},
     },
     text={
-        **{"vocab_size": 256, "length": 16, "width": 32, "layers": 1, "heads": 4},
-        **{"mlp": 64, "pool": "mean"},
+        **{"vocab_size": 256, "length": 12, "width": 16, "layers": 1, "heads": 2},
+        **{"mlp": 32, "pool": "mean"},
     },
     task={"temperatures": (0.1, 0.2, 0.2)},
 )
@@ -111,9 +111,9 @@ G_VILM = System(
     metric="text_to_video_recall_at_10",
     configurations={
         "tiny": Configuration(
-            note="3 blocks of width 32, 4 groups; 1 block for text",
+            note="2 blocks of width 16, 4 groups; 1 block for text",
             build=_TINY,
-            data=DataFacts(example_shape=(8, 32, 32, 3), num_classes=10),
+            data=DataFacts(example_shape=(4, 32, 32, 3), num_classes=10),
         ),
         "small": Configuration(
             note="6 blocks of width 64, 8 groups; 2 blocks for text",

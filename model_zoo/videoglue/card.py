@@ -80,6 +80,7 @@ def _paper(note: str, frames: int, side: int, **sizes: Any) -> Configuration:
     )
 
 
+_TINY = {"width": 16, "heads": 2, "mlp": 32, "layers": 2, "pool": "max"}
 _TUBES = {"tube": (4, 16, 16), "class_token": True, "separable": False}
 
 VIDEOGLUE = System(
@@ -95,15 +96,13 @@ VIDEOGLUE = System(
     default_configuration="tiny",
     configurations={
         "tiny": Configuration(
-            note="4 blocks of width 32 over tubes of 2 x 8 x 8",
-            build=ViTStages(sizes={"width": 32, "heads": 4, "mlp": 64, "layers": 4}),
+            note="2 blocks of width 16 over tubes of 2 x 8 x 8, pooled by the maximum",
+            build=ViTStages(sizes=_TINY),
             data=DataFacts(example_shape=(8, 32, 32, 3), num_classes=32),
         ),
         "tiny-adapter": Configuration(
             note="the same with adapters of width 8; give it --pretrained",
-            build=ViTStages(
-                sizes={"width": 32, "heads": 4, "mlp": 64, "layers": 4}, bottleneck=8
-            ),
+            build=ViTStages(sizes=_TINY, bottleneck=8),
             data=DataFacts(example_shape=(8, 32, 32, 3), num_classes=32),
         ),
         "paper": _paper("ViT-B, tubes of 4 x 16 x 16, class token", 8, 224, **_TUBES),

@@ -29,10 +29,12 @@ class ViTShape:
         class_token: whether a learned token leads; positions are joint then.
         separable: whether positions are a sum of a place in time and one in space.
         embedding_dim: D of the embedding after a linear layer; None is the width.
+        pool: normalised tokens to an embedding, `mean` or `max`. Small transformers
+            that start from nothing collapse with the mean.
 
     Raises:
-        UserError: a tube that does not divide the clip, or a class token with separable
-            positions.
+        UserError: a tube that does not divide the clip, a class token with separable
+            positions, or an unknown pool.
     """
 
     clip: tuple[int, int, int] = (8, 32, 32)
@@ -44,8 +46,11 @@ class ViTShape:
     class_token: bool = False
     separable: bool = True
     embedding_dim: int | None = None
+    pool: str = "mean"
 
     def __post_init__(self) -> None:
+        if self.pool not in ("mean", "max"):
+            raise UserError(f"pool={self.pool!r} must be mean or max.")
         if self.class_token and self.separable:
             raise UserError("a class token needs joint positions: separable=False.")
         self.tubes.grid  # noqa: B018 - checks that tubes divide the clip
@@ -62,7 +67,7 @@ class ViTShape:
 
 
 class ViT3D(nn.Module):
-    """Clips `[B, 3, T, H, W]` to embeddings `[B, D]`, the mean of normalised tokens.
+    """Clips `[B, 3, T, H, W]` to embeddings `[B, D]`, pooled from normalised tokens.
 
     Example:
         >>> ViT3D(ViTShape())(torch.zeros(2, 3, 8, 32, 32)).shape
@@ -89,8 +94,9 @@ class ViT3D(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:  # [B, 3, T, H, W] -> [B, D]
         """One embedding per clip."""
-        tokens = self._blocks(clips)[-1]
-        out: Tensor = self.embedding(self.norm(tokens).mean(1))
+        tokens = self.norm(self._blocks(clips)[-1])
+        pooled = tokens.mean(1) if self.shape.pool == "mean" else tokens.amax(1)
+        out: Tensor = self.embedding(pooled)
         return out
 
     def grids(self, clips: Tensor, last: int) -> Sequence[Tensor]:

@@ -139,6 +139,26 @@ class Pooler(nn.Module):
         return pooled[:, 0]
 
 
+class MaxPooler(nn.Module):
+    """The largest value of every channel, through a linear layer.
+
+    For towers too small, and trained too briefly, to learn where to look.
+
+    Example:
+        >>> MaxPooler(4)(torch.zeros(2, 3, 4)).shape
+        torch.Size([2, 4])
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.outward = nn.Linear(width, width, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """One vector `[B, D]` for the tokens `[B, n, D]` of each row."""
+        pooled: Tensor = self.outward(tokens.amax(1))
+        return pooled
+
+
 def lecun_(module: nn.Module) -> None:
     """Draw the matrices of linear layers so that they keep the variance; biases 0.
 
@@ -147,7 +167,8 @@ def lecun_(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def stretched(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,7 @@ from fedemb.heads import unit_rows
 from fedemb.protocols import Parameters
 from model_zoo.text.transformer import TextShape, TextTower
 from model_zoo.videoprism.encoder import EncoderShape, FactorizedEncoder
-from model_zoo.videoprism.layers import Block, Pooler, lecun_
+from model_zoo.videoprism.layers import Block, MaxPooler, Pooler, lecun_
 
 TEACHER = "teacher."
 _TAUGHT = ("video.", "auxiliary.", "pooler.")
@@ -24,7 +24,8 @@ class DualShape:
         video: the encoder's.
         text: the text tower's, as wide as the encoder.
         auxiliary: blocks over all tokens before the pooler.
-        pooler: width of the pooler's attention, in widths of the encoder.
+        pooler: width of the pooler's attention, in widths of the encoder; with 0, the
+            largest value of every channel is taken instead.
     """
 
     video: EncoderShape
@@ -55,7 +56,11 @@ class VideoSide(nn.Module):
         self.auxiliary = nn.ModuleList(
             Block(video.width, video.heads, video.mlp) for _ in range(shape.auxiliary)
         )
-        self.pooler = Pooler(video.width, video.heads, shape.pooler * video.width)
+        self.pooler = (
+            Pooler(video.width, video.heads, shape.pooler * video.width)
+            if shape.pooler
+            else MaxPooler(video.width)
+        )
         lecun_(self.auxiliary)
         lecun_(self.pooler)
 

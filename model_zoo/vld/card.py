@@ -11,7 +11,7 @@ from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 if TYPE_CHECKING:
     from fedemb.stages import Stage
 
-_SHARES = (0.3, 0.1, 0.6)
+_SHARES = (0.15, 0.1, 0.75)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class DistillationStages:
         sizes: other arguments of `Sizes`.
         public: whether to start from the captioner that the zoo ships.
         captions: whose captions teach the dual encoder.
+        student_trained: what the last stage trains; None is the whole dual encoder.
         task: other arguments of `DistillationTask`.
     """
 
@@ -37,6 +38,7 @@ class DistillationStages:
     student: Mapping[str, int] | None = None
     public: bool = False
     captions: str = "sampled"
+    student_trained: str | None = None
     task: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
@@ -95,7 +97,7 @@ class DistillationStages:
                 "dual encoder",
                 taught,
                 _SHARES[2],
-                options.trainable or STUDENT,
+                options.trainable or self.student_trained or STUDENT,
                 inherit,
             ),
         )
@@ -109,10 +111,12 @@ def _tiny(captions: str) -> DistillationStages:
             **{"encoder_layers": 1, "decoder_layers": 2},
         },
         text={
-            **{"vocab_size": 256, "length": 16, "width": 32, "layers": 1, "heads": 4},
-            **{"mlp": 64, "pool": "mean"},
+            **{"vocab_size": 256, "length": 16, "width": 16, "layers": 1, "heads": 2},
+            **{"mlp": 32, "pool": "mean"},
         },
-        sizes={"temporal_layers": 2, "shared": 32, "pool": "max"},
+        sizes={"temporal_layers": 1, "shared": 16, "pool": "max"},
+        student_trained="names:video.frames.*,video.temporal.*,video.norm.*,text.*,"
+        "to_shared.*,text_to_shared.*",
         task={"temperature": 0.2},
         public=True,
         captions=captions,

@@ -56,6 +56,7 @@ class AppearanceClips(PlainClips):
     name: ClassVar[str] = "clips-appearance"
     description: ClassVar[str] = "clips that are told apart by what is in them"
     all_classes: ClassVar[int] = len(THINGS)
+    held_out_repeats: ClassVar[int] = 40  # there are few classes
 
     def class_name(self, kind: int) -> str:
         """`red square`, say."""

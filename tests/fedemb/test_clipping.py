@@ -15,6 +15,7 @@ from fedemb.clipping import (
     Lattice,
     check_headroom,
     clip_to_lattice,
+    row_norms,
 )
 
 UNIT = 2**20  # lattice units in C
@@ -25,7 +26,7 @@ any_rows = npst.arrays(
     st.tuples(st.integers(1, 5), st.integers(1, 6)),
     elements=any_float,
 )
-clip_norms = st.sampled_from([1e-300, 1e-36, 1e-3, 1.0, 7.3, 1e30])
+clip_norms = st.sampled_from([1e-300, 1e-36, 2.0**-32, 1e-3, 1.0, 7.3, 1e30])
 
 
 def contributions(rows, clip_norm):
@@ -81,6 +82,25 @@ def test_a_row_that_is_not_finite_contributes_zero_and_leaves_others_alone(bad, 
     assert result.diagnostics.non_finite == 1
     assert result.unclipped == alone.unclipped - 1
     assert contributions(rows, 1.0)[1] == [0, 0]
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([1, 1023, 1024, 5000]),
+    st.integers(-32, 60),
+    st.floats(0, 12),
+)
+def test_norms_are_as_close_as_the_margin_assumes(seed, width, exponent, spread):
+    """From the least clip norm of float32 rows up, however unequal the coordinates."""
+    draw = np.random.default_rng(seed)
+    sizes = np.exp(draw.uniform(-spread, 0, (3, width)))
+    rows = (draw.choice([-1, 1], (3, width)) * sizes).astype(np.float32)
+    rows *= np.float32(2.0**exponent)
+    exact = np.sqrt((rows.astype(np.float64) ** 2).sum(1))
+    rows *= np.where(exact < 2.0**-32, 2.0**-32 / exact, 1)[:, None].astype(np.float32)
+    exact = np.sqrt((rows.astype(np.float64) ** 2).sum(1))
+    found = row_norms(torch.from_numpy(rows)).numpy()
+    assert (np.abs(found / exact - 1) < 2.0**-14.9).all()
 
 
 def test_a_norm_that_overflows_contributes_zero():

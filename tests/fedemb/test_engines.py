@@ -14,6 +14,7 @@ from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas, single_backbone_step
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.heads import LinearHead
+from fedemb.identity import IdentityTask
 from fedemb.local import LocalModel, LocalTraining, Work, make_work
 from fedemb.parameters import FlatLayout
 
@@ -159,6 +160,109 @@ def test_flat_and_stacked_equal_serial_on_other_layers(
     for engine in engines:
         found = engine(model, layout, theta, work, recipe)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def layers_with_a_rule():
+    """Convolutions whose weight gradients are formed in each of the possible ways."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),  # narrow patches
+        nn.GroupNorm(4, 16),
+        nn.Conv2d(16, 24, 3, stride=2, dilation=2, padding=1, bias=False),
+        nn.Tanh(),
+        nn.Conv2d(24, 24, 3, padding=1, groups=24),  # depthwise
+        nn.Conv2d(24, 8, 1, stride=2),
+        nn.Flatten(),
+        nn.LazyLinear(DIM),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "side"), [("layers", 4), ("layers", 24), ("mixed", 4), ("tied", 4)]
+)
+@pytest.mark.parametrize("head_steps", [None, 0, 2])
+def test_shared_equals_serial_on_layers_with_a_rule(kind, side, head_steps):
+    """A client's patches of 24 x 24 pixels are too many to be written out."""
+    makers = {"layers": layers_with_a_rule, "mixed": mixed_backbone, "tied": Tied}
+    torch.manual_seed(0)
+    net = makers[kind]().double()
+    net(torch.zeros(1, 1, side, side, dtype=torch.float64))
+    own = IdentityTask(
+        name=kind,
+        backbone=makers[kind],
+        embedding_dim=DIM,
+        num_classes=5,
+        head="linear",
+        label_space="global",
+    )
+    draw = np.random.default_rng(side)
+    sizes = [9, 4, 1]
+    fields = {
+        "image": draw.integers(0, 256, (14, side, side, 1), dtype=np.uint8),
+        "label": draw.integers(0, 5, 14),
+    }
+    data = Examples(fields, np.concatenate([[0], np.cumsum(sizes)]))
+    recipe = LocalTraining(
+        learning_rate=0.2,
+        batch_size=9,
+        steps=(head_steps or 0) + 1,
+        head_steps=head_steps,
+    )
+    layout = FlatLayout.of(net, "all")
+    theta = layout.flatten(dict(net.named_parameters()))
+    seeds = np.arange(data.num_groups, dtype=np.uint64)
+    work = make_work(own, recipe, data, seeds, dtype=torch.float64)
+    model = LocalModel(own, net.requires_grad_(False), work.head)
+    expected = serial_deltas(model, layout, theta, work, recipe)
+    found = shared_deltas(model, layout, theta, work, recipe)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+class MapHead(nn.Module):
+    """Normalises feature maps `[B, C, H, W]` before it classifies their average."""
+
+    def __init__(self, capacity):
+        super().__init__()
+        self.norm, self.dense = nn.GroupNorm(2, 4), nn.Linear(4, capacity)
+
+    def forward(self, features, batch):
+        logits = self.dense(torch.tanh(self.norm(features)).mean((2, 3)))
+        losses = nn.functional.cross_entropy(logits, batch["label"], reduction="none")
+        return (losses * batch["weight"]).sum() / batch["weight"].sum()
+
+
+class MapTask(IdentityTask):
+    def make_head(self, capacity):
+        return MapHead(capacity)
+
+    def fresh_head(self, template, classes, generator):
+        return {k: v.detach().clone() for k, v in template.named_parameters()}
+
+
+@pytest.mark.parametrize("engine", [shared_deltas, stacked_deltas, vectorized_deltas])
+@pytest.mark.parametrize("head_steps", [None, 2])
+def test_heads_may_normalise_feature_maps(engine, head_steps):
+    own = MapTask(
+        name="maps",
+        backbone=lambda: nn.Conv2d(1, 4, 3, padding=1),
+        embedding_dim=4,
+        num_classes=6,
+        head="linear",
+        label_space="global",
+    )
+    net = own.make_backbone().double()
+    data = rows([5, 2, 4])
+    recipe = LocalTraining(
+        batch_size=5, steps=(head_steps or 0) + 1, head_steps=head_steps
+    )
+    layout = FlatLayout.of(net, "all")
+    theta = layout.flatten(dict(net.named_parameters()))
+    seeds = np.arange(3, dtype=np.uint64)
+    work = make_work(own, recipe, data, seeds, dtype=torch.float64)
+    net.to(memory_format=torch.channels_last).requires_grad_(False)
+    model = LocalModel(own, net, work.head.double())
+    expected = serial_deltas(model, layout, theta, work, recipe)
+    found = engine(model, layout, theta, work, recipe)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
 def test_the_shared_engine_refuses_several_backbone_steps():

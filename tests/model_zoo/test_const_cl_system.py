@@ -149,9 +149,17 @@ def test_heads_differ_between_clients_unless_they_are_public():
         assert torch.equal(weights[0], weights[1]) == same
 
 
+def test_the_server_vector_is_the_backbone_alone(backbone):
+    (stage,) = registry.get("const_cl:tiny").build(data=FACTS)
+    layout = FlatLayout.of(backbone, stage.trainable)
+    assert layout.size == sum(p.numel() for p in backbone.parameters())
+    heads = {name for name, _ in TASK.make_head(1).named_parameters()}
+    assert not heads & set(layout.names)
+
+
 def test_adapters_stand_at_the_ends_of_blocks(backbone):
     assert isinstance(backbone, VideoEncoder)
-    assert len(backbone.adapter_sites()) == 3
+    assert len(backbone.adapter_sites()) == 2
     clips = torch.randn(2, 3, 4, 16, 16)
     adapted = with_adapters(backbone, 2)
     torch.testing.assert_close(adapted(clips), backbone(clips))
@@ -167,5 +175,6 @@ def test_metrics_are_there(backbone):
     some = Examples(held_out.take(rows), np.array([0, 60]))
     found = TASK.evaluate(backbone, some)
     names = ("recall_at_1", "track_precision", "track_success", "region_matching")
+    names += ("view_to_view_recall_at_1",)
     assert all(0 <= found[name] <= 1 for name in names)
     assert 0.3 < found["region_matching_chance"] <= 0.5

@@ -62,6 +62,18 @@ def test_tokens_lie_on_a_grid_and_rows_stay_apart():
         ViTShape(clip=(8, 33, 32))
     with pytest.raises(UserError, match="joint positions"):
         ViTShape(class_token=True)
+    with pytest.raises(UserError, match="mean or max"):
+        ViTShape(pool="sum")
+
+
+def test_an_embedding_is_the_mean_or_the_maximum_of_normalised_tokens():
+    clips = torch.randn(2, 3, 8, 32, 32)
+    for pool in ("mean", "max"):
+        torch.manual_seed(0)
+        encoder = ViT3D(ViTShape(pool=pool))
+        tokens = encoder.grids(clips, 1)[0].flatten(1, 3)
+        wanted = tokens.mean(1) if pool == "mean" else tokens.amax(1)
+        torch.testing.assert_close(encoder(clips), wanted)
 
 
 def test_pooler_and_adapters_have_the_published_sizes():

@@ -19,7 +19,7 @@ from model_zoo.videoprism.decoders import (
     fresh_decoders,
 )
 from model_zoo.videoprism.encoder import EncoderShape, FactorizedEncoder, patchify
-from model_zoo.videoprism.layers import Attention, Pooler, stretched
+from model_zoo.videoprism.layers import Attention, MaxPooler, Pooler, stretched
 
 SHAPE = EncoderShape(
     patch=4, places=(4, 2, 2), width=8, spatial=2, temporal=2, heads=2, mlp=16
@@ -164,6 +164,12 @@ def test_attention_logits_never_exceed_the_cap():
     torch.testing.assert_close(
         attention.logits(small, small), uncapped.logits(small, small)
     )
+
+
+def test_the_maximum_pools_without_caring_about_order():
+    pooler, tokens = MaxPooler(8), torch.randn(2, 6, 8)
+    torch.testing.assert_close(pooler(tokens.flip(1)), pooler(tokens))
+    torch.testing.assert_close(pooler(tokens), pooler.outward(tokens.amax(1)))
 
 
 def test_the_pooler_does_not_care_about_order():
