@@ -90,9 +90,9 @@ IMAGEN3 = System(
     default_configuration="tiny",
     metric="explained",
     configurations={
-        "tiny": _size("tiny", "3 blocks of width 32, flow matching", _SCENES),
-        "tiny_ddpm": _size("tiny_ddpm", "the same, predicting noise", _SCENES),
-        "tiny_class": _size("tiny_class", "the same, told labels, not text", _SCENES),
+        "tiny": _size("tiny", "2 blocks of width 32, flow matching", _SCENES),
+        "tiny_ddpm": _size("tiny_ddpm", "3 blocks, predicting noise", _SCENES),
+        "tiny_class": _size("tiny_class", "3 blocks, told labels, not text", _SCENES),
         "tiny_unet": _size("tiny_unet", "a U-Net of two levels", _SCENES),
         "tiny_upscaler": _size(
             "tiny_upscaler",

@@ -21,6 +21,7 @@ class Size:
     Attributes:
         width: of the transformer's tokens, or of the U-Net's first level.
         depth: of the transformer.
+        mlp_ratio: hidden width of its perceptrons, in widths.
         heads: attention heads; None is one for every 64 channels of a U-Net.
         patch: latents on a token's side.
         kind: `dit` or `unet`.
@@ -37,6 +38,7 @@ class Size:
 
     width: int
     depth: int = 1
+    mlp_ratio: int = 4
     heads: int | None
     patch: int = 2
     kind: str = "dit"
@@ -98,6 +100,7 @@ class Size:
             **common,
             patch=self.patch,
             depth=self.depth,
+            mlp_ratio=self.mlp_ratio,
             heads=self.heads or 1,
             classes=num_classes if self.labels else None,
             text=None if self.labels else self.public.text.width,
@@ -134,7 +137,7 @@ def _dit(width: int, depth: int, heads: int) -> Size:
 
 SIZES: Mapping[str, Size] = MappingProxyType(
     {
-        "tiny": Size(width=32, depth=3, heads=4),
+        "tiny": Size(width=32, depth=2, mlp_ratio=2, heads=4),
         "tiny_ddpm": Size(
             width=32, depth=3, heads=4, objective=Diffusion(schedule="cosine")
         ),

@@ -219,7 +219,7 @@ def test_offsets_are_stretched_with_the_grid():
     spec = SIZES["tiny"].with_share("encoder_decoder")
     head = LocalNetwork(spec, {}, 3)
     features = {
-        "semantic": torch.randn(1, 24, 5, 5),
+        "semantic": torch.randn(1, 16, 5, 5),
         "instance": torch.randn(1, 16, 5, 5),
     }
     raw = head.predictions.offset(features["instance"])

@@ -130,7 +130,7 @@ def test_only_denoiser_keys_are_aggregated_and_the_local_head_is_absent():
     layout = FlatLayout.of(model, stage.trainable)
     roots = {name.split(".")[0] for name in layout.names}
     assert roots == {"enter", "time", "blocks", "leave"}
-    assert layout.size == 91_152
+    assert layout.size == 57_648
     head = replace(stage.task, head="text").make_head(4)
     assert sum(v.numel() for v in head.parameters()) == 64 * 32
     assert not {name for name, _ in head.named_parameters()} & set(layout.names)

@@ -48,9 +48,12 @@ def clusters(found: NDArray[np.bool_], distance: int = 6) -> NDArray[np.int64]:
     if len(found) == 0:
         return np.zeros(0, np.int64)
     signs = np.where(found, 1.0, -1.0)
-    apart = (signs.shape[1] - signs @ signs.T) / 2
-    near = coo_array(apart <= distance)
-    labels: NDArray[np.integer] = connected_components(near, directed=False)[1]
+    near = (signs.shape[1] - signs @ signs.T) / 2 <= distance
+    if np.count_nonzero(near) == len(found):  # every row is near itself alone
+        return np.arange(len(found))
+    labels: NDArray[np.integer] = connected_components(coo_array(near), directed=False)[
+        1
+    ]
     return labels.astype(np.int64)
 
 
@@ -63,7 +66,12 @@ def weights(images: NDArray[np.generic], distance: int = 6) -> NDArray[np.float3
         >>> weights(np.concatenate([picture, other, picture])).tolist()
         [0.5, 1.0, 0.5]
     """
-    which = clusters(hashes(images), distance)
+    return votes(hashes(images), distance)
+
+
+def votes(found: NDArray[np.bool_], distance: int = 6) -> NDArray[np.float32]:
+    """1 / size of its cluster, float32 `[n]`, of rows with these hashes."""
+    which = clusters(found, distance)
     return (1 / np.bincount(which)[which]).astype(np.float32)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedemb.data import Examples
-from model_zoo.imagen3.responsibility.duplicates import weights
+from model_zoo.imagen3.responsibility.duplicates import hashes, votes
 from model_zoo.imagen3.responsibility.text_safety import personal, violations
 
 FLAG = "generated"
@@ -23,9 +23,9 @@ def row_weights(examples: Examples) -> NDArray[np.float32]:
     if images is None:
         clips = examples.fields["clip"]
         images = clips[:, clips.shape[1] // 2]
-    found = np.ones(len(examples), np.float32)
+    found, looks = np.ones(len(examples), np.float32), hashes(images)
     for start, end in zip(examples.offsets, examples.offsets[1:], strict=False):
-        found[start:end] = weights(images[start:end])
+        found[start:end] = votes(looks[start:end])
     if "caption" in examples.fields:
         captions = cast(NDArray[np.str_], examples.fields["caption"])
         distinct, which = np.unique(captions, return_inverse=True)
