@@ -11,8 +11,9 @@ never a success: a positive pair counts only if it is strictly above the thresho
 neighbour only if it is strictly nearer than the rows of other identities, and in the
 ROC-AUC a tie counts half. So a collapsed backbone scores 0, 0 and 0.5.
 
-What is not defined is 0: recall at a false accept rate and ROC-AUC unless there are
-both positive and negative pairs, recall at k unless some identity has two rows.
+Without positive pairs, or without negative ones, nothing can be found or confused. Then
+`identity_metrics`, which reports are made of, gives NaN: not defined, which is not bad.
+The single metrics are 0 there, as the published code reports them.
 """
 
 import math
@@ -25,6 +26,12 @@ from torch import Tensor
 
 from fedemb._metrics_pairs import PairCounts, SortedRows, count_pairs
 
+IDENTITY_METRICS = (
+    "recall_at_far_1e-3",
+    "recall_at_far_1e-1",
+    "recall_at_1",
+    "roc_auc",
+)
 _BLOCK = 1024
 
 
@@ -45,7 +52,7 @@ def identity_metrics(
 
     Returns:
         `recall_at_far_1e-3`, `recall_at_far_1e-1`, `recall_at_1` and `roc_auc`, each in
-        [0, 1] and never NaN.
+        [0, 1]; or each NaN if no two rows share an identity, or all rows do.
 
     Raises:
         ValueError: if an embedding is not finite, or the shapes disagree.
@@ -57,6 +64,8 @@ def identity_metrics(
     """
     rows = SortedRows.of(embeddings, labels, device)
     pairs = count_pairs(rows, block)
+    if not (pairs.positives.any() and pairs.negatives.any()):
+        return dict.fromkeys(IDENTITY_METRICS, math.nan)
     found = pairs.best_positive > pairs.best_negative
     return {
         "recall_at_far_1e-3": _recall_at_far(pairs, 1e-3),
@@ -222,8 +231,6 @@ def _recall_at_far(pairs: PairCounts, far: float) -> float:
 def _roc_auc(pairs: PairCounts) -> float:
     """P(positive > negative) + P(equal) / 2 (the Mann-Whitney statistic)."""
     positives, negatives = pairs.positives.sum(), pairs.negatives.sum()
-    if positives == 0 or negatives == 0:
-        return 0.0
     below = np.cumsum(pairs.negatives) - pairs.negatives / 2
     return float((pairs.positives / positives) @ (below / negatives))
 

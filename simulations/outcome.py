@@ -1,6 +1,7 @@
 """What a finished run leaves behind: backbone, report.json and report.html."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,7 @@ def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
             "source": dataset.provenance.source.value,
             "num_users": dataset.num_users,
             "num_classes": dataset.num_classes,
-            "notices": list(dataset.provenance.notices),
+            "notices": notices_of(assembly, progress),
         },
         "model": assembly.configuration.model.name,
         "baseline": run.baseline,
@@ -123,6 +124,29 @@ def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def only_metrics(row: dict[str, float]) -> dict[str, float]:
-    """A row of `metrics.csv` without its bookkeeping."""
-    return {k: v for k, v in row.items() if k not in NOT_METRICS}
+def notices_of(assembly: Assembly, progress: Progress) -> list[str]:
+    """What a person must see: about the data, and about scores that mean nothing."""
+    undefined = undefined_metrics(progress.rows[-1])
+    return [*assembly.dataset.provenance.notices, *([undefined] if undefined else [])]
+
+
+def only_metrics(row: Mapping[str, float]) -> dict[str, float | None]:
+    """A row of `metrics.csv` without its bookkeeping; what is not defined is None."""
+    return {
+        name: None if math.isnan(value) else value
+        for name, value in row.items()
+        if name not in NOT_METRICS
+    }
+
+
+def undefined_metrics(row: Mapping[str, float]) -> str:
+    """A sentence that names the metrics of a row that are not defined, or nothing."""
+    names = [name for name, value in only_metrics(row).items() if value is None]
+    if not names:
+        return ""
+    return (
+        f"not defined on these held-out examples, and so not reported: "
+        f"{', '.join(names)}. Finding an example's class among others needs at least "
+        "two held-out classes, and a class with two examples or more; a `split` column "
+        "chooses what is held out."
+    )

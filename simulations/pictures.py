@@ -46,7 +46,7 @@ def write_html(
         statement=statement.to_text(),
         configuration=assembly.configuration.to_toml(),
         environment=environment(),
-        notices=assembly.dataset.provenance.notices,
+        notices=report["dataset"]["notices"],
         gallery=_gallery(assembly, *backbones),
         diagnostics={
             "mean norm before clipping": told.norm_sum / clients,

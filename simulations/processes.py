@@ -63,7 +63,7 @@ class ProcessRunner:
         # Pickled by value once: no descriptors are shared, and a bad one fails here.
         self._make_runner = pickle.dumps(make_runner)
         self._unit = unit
-        self._workers = [_Worker(self._make_runner) for _ in range(workers)]
+        self._workers = [_Worker(self._make_runner, i) for i in range(workers)]
 
     def train(
         self, backbone: Tensor, cohort: Cohort, lattice: Lattice, round_index: int
@@ -151,8 +151,9 @@ class _Failure:
 class _Worker:
     """The parent's end of one process."""
 
-    def __init__(self, make_runner: bytes) -> None:
+    def __init__(self, make_runner: bytes, index: int) -> None:
         self._make_runner = make_runner
+        self._index = index
         self._process: SpawnProcess | None = None
         self.pipe: Connection
         self.start()
@@ -163,7 +164,7 @@ class _Worker:
             return
         self.pipe, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(
-            target=_serve, args=(theirs, self._make_runner), daemon=True
+            target=_serve, args=(theirs, self._make_runner, self._index), daemon=True
         )
         process.start()
         theirs.close()  # so that the death of the process ends the pipe
@@ -205,10 +206,23 @@ class _Worker:
         return code
 
 
-def _serve(pipe: Connection, make_runner: bytes) -> None:
+def own_graphics_card(worker: int, cards: int) -> int | None:
+    """Which graphics card a worker computes on: they take turns; None without any.
+
+    Example:
+        >>> [own_graphics_card(worker, cards=2) for worker in range(3)]
+        [0, 1, 0]
+    """
+    return worker % cards if cards else None
+
+
+def _serve(pipe: Connection, make_runner: bytes, index: int) -> None:
     """What a worker does all its life: a job in, a sum out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     torch.set_num_threads(1)
+    card = own_graphics_card(index, torch.cuda.device_count())
+    if card is not None:
+        torch.cuda.set_device(card)  # what run.device = "cuda" means from now on
     runner: InlineRunner | None = None
     while True:
         try:

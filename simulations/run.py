@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from accounting import EpsilonReport, PrivacyLedger, PrivacyStatement, epsilon
+from accounting import PrivacyLedger, PrivacyStatement, epsilon
 from fedemb.budget import LedgerBudget
 from fedemb.errors import UserError
 from fedemb.memory import keep_freed_memory
 from fedemb.noise_forecast import NoiseForecast, noise_forecast
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice
+from simulations.announcing import announce
 from simulations.assembly import (
     Assembly,
     assemble,
@@ -26,7 +27,7 @@ from simulations.config import Configuration
 from simulations.dp_sgd import train_dp_sgd
 from simulations.folder import RunFolder, environment
 from simulations.listener import Listener
-from simulations.outcome import Outcome, write_outcome
+from simulations.outcome import Outcome, undefined_metrics, write_outcome
 from simulations.promise import Promise
 from simulations.runners import Connect
 from simulations.training import (
@@ -222,7 +223,9 @@ def _train(
 ) -> dict[str, Any]:
     keep_freed_memory()
     assembly, folder = prepared.assembly, prepared.folder
-    _announce(prepared, listener)
+    announce(
+        assembly, prepared.promise, prepared.statement, prepared.forecast, listener
+    )
     pretrained = load_pretrained(assembly.configuration.model.pretrained)
     backbone = make_backbone(assembly, 0, pretrained)
     progress = Progress(rows=folder.read_metrics())
@@ -232,6 +235,9 @@ def _train(
         )
         folder.write_metrics(progress.rows)
     listener.evaluation(progress.rows[0])
+    undefined = undefined_metrics(progress.rows[0])
+    if undefined:
+        listener.notice(undefined)
     ledger = open_ledger(prepared)
     try:
         trained = _trained(prepared, listener, ledger, pretrained, progress, connect)
@@ -343,49 +349,6 @@ def _refuse_unpaid_comparison(configuration: Configuration) -> None:
             "without "
             "paying; leave out one of the two."
         )
-
-
-def _announce(prepared: Prepared, listener: Listener) -> None:
-    """Say what is about to be spent, and what the noise will do, before spending."""
-    claimed = prepared.statement.claimed
-    mechanism, plan = claimed.mechanism, prepared.promise.plan
-    provenance = prepared.assembly.dataset.provenance
-    listener.fact("data", f"{provenance.description} [{provenance.source.value}]")
-    listener.fact("unit, adjacency", f"{mechanism.unit}, {mechanism.adjacency}")
-    listener.fact(
-        "sampling",
-        f"{mechanism.sampler}, q = {mechanism.sampling_probability:.4g}: "
-        f"{mechanism.users_per_round:,.6g} of {mechanism.population:,} users a round, "
-        f"{mechanism.users_per_virtual_client} per virtual client",
-    )
-    listener.fact(
-        "privacy",
-        f"epsilon = {claimed.epsilon:.4g} at delta = {claimed.delta:.3g} after "
-        f"{claimed.rounds} rounds ({mechanism.noise} noise, multiplier "
-        f"{mechanism.noise_multiplier:.4g}; {_other_bound(claimed)})",
-    )
-    if prepared.promise.extrapolated:
-        listener.notice(
-            f"Epsilon is EXTRAPOLATED to a population of {mechanism.population:,}; "
-            "this "
-            f"run over {plan.mechanism.population:,} users costs epsilon = "
-            f"{plan.spent().epsilon:.4g}."
-        )
-    forecast = prepared.forecast
-    listener.fact(
-        "noise",
-        f"{forecast.relative_noise:.3g} x the clip norm on the averaged update of "
-        f"{forecast.trained_parameters:,} parameters",
-    )
-    if forecast.warns:
-        listener.notice(forecast.advice)
-
-
-def _other_bound(claimed: EpsilonReport) -> str:
-    """The bound by Renyi divergences, or that there is none."""
-    if claimed.epsilon_rdp is None:
-        return "no RDP bound is proved for this sampler"
-    return f"RDP bound {claimed.epsilon_rdp:.4g}"
 
 
 def evaluated(backbone: nn.Module, assembly: Assembly) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What a person sees: facts on standard error, progress bars on a terminal only."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +47,11 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=total)
 
         yield progress
+
+
+def shown_number(value: float) -> str:
+    """A metric for people: four digits, or that it is not defined."""
+    return "not defined" if math.isnan(value) else f"{value:.4f}"
 
 
 class ConsoleListener:
@@ -99,7 +105,7 @@ class ConsoleListener:
         """A line of metrics."""
         shown = [name for name in _SHOWN if name in row]
         shown += [k for k in row if k not in _SHOWN and k not in _BOOKKEEPING][:6]
-        metrics = "  ".join(f"{name} {row[name]:.4f}" for name in shown)
+        metrics = "  ".join(f"{name} {shown_number(row[name])}" for name in shown)
         elapsed = time.perf_counter() - self._started
         self.fact(f"round {int(row['round'])}", f"{metrics}  ({elapsed:.0f} s)")
 

@@ -123,8 +123,9 @@ def prepare_dataset(
     ] = None,
     user_column: Annotated[str | None, typer.Option(help="Column of users.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of labels.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of images.")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; default: one per core.")
+        int | None, typer.Option(help="Threads; default: one per core.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of splits; public.")] = 0,
     json_: AsJson = False,
@@ -148,6 +149,7 @@ def prepare_dataset(
             seed=seed,
             user_column=user_column,
             label_column=label_column,
+            image_column=image_column,
             workers=workers,
             progress=progress,
         )
@@ -160,6 +162,8 @@ def prepare_dataset(
     )
     for file, reason in report.bad[:10]:
         print(f"  unreadable: {file}: {reason}")
+    for text in report.notices:
+        print(f"  notice: {text}")
 
 
 def verify_dataset(
@@ -170,6 +174,7 @@ def verify_dataset(
     ] = None,
     user_column: Annotated[str | None, typer.Option(help="Column of users.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of labels.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of images.")] = None,
     json_: AsJson = False,
 ) -> None:
     """Compare every prepared shard with its checksum; exit code 2 if one differs.
@@ -177,15 +182,18 @@ def verify_dataset(
     Example: fedemb datasets verify inaturalist --root data --image-size 64
     """
     from fedemb.errors import NotAvailable, UserError
+    from simulations.datasets.prepare import module_with_listing
     from simulations.datasets.prepared import open_prepared, prepared_folder
     from simulations.datasets.registry import options_for
 
+    module_with_listing(name)
     options = options_for(
         name,
         root=root,
         image_size=image_size,
         user_column=user_column,
         label_column=label_column,
+        image_column=image_column,
     )
     data = open_prepared(options)
     if data is None:

@@ -1,5 +1,6 @@
 """`fedemb evaluate`, `embed`, `search`, `export` and `report`: use of a trained run."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,14 @@ def evaluate(
             "charades/, ...); without it the protocol generates its problems."
         ),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Judge this beside RUN, too: another run's folder, an encoder of the "
+            "zoo before training (NAME or NAME:CONFIGURATION), or zoo for all of them. "
+            "Repeat it for more."
+        ),
+    ] = None,
     clips: Annotated[
         int, typer.Option(help="Of each problem of a protocol, to adapt and to score.")
     ] = 512,
@@ -47,45 +56,61 @@ def evaluate(
     """Metrics of a trained backbone on held-out examples, or by a protocol.
 
     Example: fedemb evaluate runs/inaturalist-20260101-120000
+
+    Example: fedemb evaluate runs/a --protocol videoglue --against runs/b --against zoo
     """
+    from fedemb.cli.console import print_json, shown_number
+    from simulations.outcome import only_metrics, undefined_metrics
     from simulations.trained import TrainedRun
 
     if protocol is not None:
-        _by_protocol(run, protocol, clips, steps, videoglue_root, json_)
+        others = against or []
+        _by_protocol(run, protocol, others, clips, steps, videoglue_root, json_)
         return
+    unused = [f"against={name}" for name in against or []]
     if videoglue_root is not None:
+        unused.append(f"videoglue_root={videoglue_root}")
+    if unused:
         from fedemb.errors import UserError
 
-        raise UserError(
-            f"videoglue_root={videoglue_root} needs --protocol videoglue beside it."
-        )
+        raise UserError(f"{', '.join(unused)} needs --protocol videoglue beside it.")
     metrics = TrainedRun.open(run, dataset).evaluate()
     if json_:
-        from fedemb.cli.console import print_json
-
-        print_json({"run": str(run), "dataset": dataset, "metrics": metrics})
+        shown = only_metrics(metrics)
+        print_json({"run": str(run), "dataset": dataset, "metrics": shown})
         return
     for name, value in metrics.items():
-        print(f"{name:<24} {value:.4f}")
+        print(f"{name:<24} {shown_number(value)}")
+    if undefined := undefined_metrics(metrics):
+        print(undefined, file=sys.stderr)
 
 
 def _by_protocol(
-    run: Path, protocol: str, clips: int, steps: int, root: Path | None, json_: bool
+    run: Path,
+    protocol: str,
+    against: list[str],
+    clips: int,
+    steps: int,
+    root: Path | None,
+    json_: bool,
 ) -> None:
     from fedemb.cli.console import print_json
     from fedemb.errors import UserError
-    from simulations.judging import judge_run
+    from simulations.judging.judge import judge_run
 
     if protocol != "videoglue":
         raise UserError(f"protocol={protocol!r} must be videoglue.")
     if clips < 1 or steps < 1:
         raise UserError(f"clips={clips} and steps={steps} must be at least 1.")
 
-    def told(adaptation: str, problem: str, score: float) -> None:
+    def told(encoder: str, adaptation: str, problem: str, score: float) -> None:
         if not json_:
-            print(f"{adaptation:<12} {problem:<12} {score:6.2f} %")
+            name = f"{encoder:<28} " if against else ""
+            print(f"{name}{adaptation:<12} {problem:<12} {score:6.2f} %", flush=True)
 
-    found = judge_run(run, clips=clips, steps=steps, root=root, told=told)
+    found = judge_run(
+        run, against=against, clips=clips, steps=steps, root=root, told=told
+    )
     if json_:
         print_json(found)
         return
@@ -99,9 +124,13 @@ def _by_protocol(
             )
     for name, looked in found.get("absent", {}).items():
         print(f"  {name}: not there; looked for {looked}")
-    for version in ("v1", "v3"):
-        print(f"VideoGLUE score, {version}: {found[f'videoglue_score_{version}']:.2f}")
-    print(f"{run / 'videoglue.json'}, {run / 'videoglue.svg'}")
+    for name, reason in found.get("left_out", {}).items():
+        print(f"  {name}: left out; {reason}")
+    for one in found.get("comparison", [{"encoder": str(run), "weights": ""} | found]):
+        first, third = (one[f"videoglue_score_{version}"] for version in ("v1", "v3"))
+        told_as = f"{one['encoder']} ({one['weights']})" if one["weights"] else "score"
+        print(f"{told_as:<44} VideoGLUE v1 {first:6.2f}  v3 {third:6.2f}")
+    print(f"{run / 'videoglue'}.json, .csv, .md, .svg")
 
 
 def embed(

@@ -23,13 +23,21 @@ def as_one_batch(batch: Batch) -> Batch:
 
 
 def by_client(features: Features, clients: int) -> Features:
-    """`[V * B, ...]` as `[V, B, ...]`."""
+    """`[V * B, ...]` as `[V, B, ...]`, in plain memory order."""
+    features = in_plain_order(features)
     if isinstance(features, Tensor):
         return torch.unflatten(features, 0, (clients, -1))
     return {
         name: torch.unflatten(values, 0, (clients, -1))
         for name, values in features.items()
     }
+
+
+def in_plain_order(features: Features) -> Features:
+    """Contiguous features; norms under `vmap` refuse any other order."""
+    if isinstance(features, Tensor):
+        return features.contiguous()
+    return {name: values.contiguous() for name, values in features.items()}
 
 
 def channels_last(values: Tensor) -> Tensor:

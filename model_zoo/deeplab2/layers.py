@@ -10,7 +10,20 @@ from typing import Protocol
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedemb.errors import UserError
+
 _EPS = 1e-3
+_STRIDES = (4, 8, 16, 32)
+
+
+def refuse_other_strides(output_stride: int) -> None:
+    """Encoders halve the grid two to five times.
+
+    Raises:
+        UserError: if `output_stride` is none of 4, 8, 16 and 32.
+    """
+    if output_stride not in _STRIDES:
+        raise UserError(f"output_stride={output_stride} must be 4, 8, 16 or 32.")
 
 
 class Norm(Protocol):

@@ -7,7 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedemb.errors import UserError
-from model_zoo.deeplab2.layers import ConvNorm, Norm, group_norm, initialise_
+from model_zoo.deeplab2.layers import (
+    ConvNorm,
+    Norm,
+    group_norm,
+    initialise_,
+    refuse_other_strides,
+)
 from model_zoo.image.mobilenet_v2 import divisible
 
 
@@ -109,8 +115,7 @@ class MobileNetEncoder(nn.Module):
         norm: Norm = group_norm,
     ) -> None:
         super().__init__()
-        if output_stride not in (4, 8, 16, 32):
-            raise UserError(f"output_stride={output_stride} must be 4, 8, 16 or 32.")
+        refuse_other_strides(output_stride)
         channels = divisible(16 * spec.width)
         hard = "hard-swish"
         self.stem = ConvNorm(inputs, channels, 3, stride=2, act=hard, norm=norm)

@@ -13,7 +13,13 @@ from torch.nn import functional as F
 
 from fedemb.errors import UserError
 from model_zoo.deeplab2.axial import AxialAttention2d, AxialSpec
-from model_zoo.deeplab2.layers import ConvNorm, Norm, group_norm, initialise_
+from model_zoo.deeplab2.layers import (
+    ConvNorm,
+    Norm,
+    group_norm,
+    initialise_,
+    refuse_other_strides,
+)
 
 STEMS = ("resnet", "beta", "wide")
 
@@ -143,8 +149,7 @@ class ResidualEncoder(nn.Module):
         norm: Norm = group_norm,
     ) -> None:
         super().__init__()
-        if output_stride not in (4, 8, 16, 32):
-            raise UserError(f"output_stride={output_stride} must be 4, 8, 16 or 32.")
+        refuse_other_strides(output_stride)
         self.spec = spec
         self.stem, channels = _stem(spec, inputs, norm)
         self.names: list[str] = []

@@ -1,32 +1,10 @@
 """The relationship decoder: learnt queries that read tokens and point at two."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
+from model_zoo.attention import CrossAttention
 from model_zoo.univrd.heads import PredictorMLP
-
-
-class CrossAttention(nn.Module):
-    """Latents attend to themselves and to the instances (4 (d^2 + d) parameters)."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.outward = nn.Linear(width, width), nn.Linear(width, width)
-        self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
-
-    def forward(self, latents: Tensor, seen: Tensor) -> Tensor:
-        """Latents `[B, M, d]` and what they see `[B, K, d]` -> `[B, M, d]`."""
-        query, key, value = (
-            torch.unflatten(x, 2, (self.heads, -1)).transpose(1, 2)
-            for x in (self.query(latents), self.key(seen), self.value(seen))
-        )
-        logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        mixed = logits.softmax(-1) @ value
-        out: Tensor = self.outward(mixed.transpose(1, 2).flatten(2))
-        return out
 
 
 class DecoderLayer(nn.Module):

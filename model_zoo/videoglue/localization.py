@@ -8,9 +8,9 @@ largest of each becomes a query of a transformer decoder.
 import torch
 from torch import Tensor, nn
 
+from model_zoo.attention import CrossAttention
 from model_zoo.video.places import CODE, PlaceCode
 from model_zoo.video.roi import roi_align
-from model_zoo.videoglue.poolers import CrossAttention
 
 _CROP = 7
 

@@ -9,35 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
-
-
-class CrossAttention(nn.Module):
-    """Queries `[B, q, D]` that look at tokens `[B, n, D']`."""
-
-    def __init__(self, width: int, heads: int, tokens: int | None = None) -> None:
-        super().__init__()
-        if width % heads:
-            raise UserError(f"heads={heads} must divide width={width}.")
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(tokens or width, width)
-        self.value = nn.Linear(tokens or width, width)
-        self.outward = nn.Linear(width, width)
-
-    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """Mixtures `[B, q, D]` of the tokens' values."""
-        query, key, value = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, x in (
-                (self.query, queries),
-                (self.key, tokens),
-                (self.value, tokens),
-            )
-        )
-        logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-        mixed = (logits.softmax(-1) @ value).transpose(1, 2).flatten(2)
-        out: Tensor = self.outward(mixed)
-        return out
+from model_zoo.attention import CrossAttention
 
 
 class AttentionPooler(nn.Module):

@@ -1,7 +1,7 @@
 """One encoder on all problems, in all adaptations, with both versions of the score."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedemb.errors import UserError
@@ -40,14 +40,16 @@ class Table:
 
     def first_score(self) -> float:
         """The first version's score, by trainable floating-point operations."""
-        return score(self.averages(), self._costs("trainable_flops", self.flops_unit))
+        return score(
+            self.averages(), self._units_of("trainable_flops", self.flops_unit)
+        )
 
     def third_score(self) -> float:
         """The third version's, by trained parameters and inference operations."""
         return score(
             self.averages(),
-            self._costs("parameters", self.parameters_unit),
-            self._costs("inference_flops", self.flops_unit),
+            self._units_of("parameters", self.parameters_unit),
+            self._units_of("inference_flops", self.flops_unit),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,8 +69,12 @@ class Table:
             },
         }
 
-    def _costs(self, kind: str, unit: float) -> dict[Adaptation, float]:
-        """Mean cost over the classification problems, which every adaptation has."""
+    def costs(self, kind: str) -> dict[Adaptation, float]:
+        """Mean over the classification problems, which every adaptation has.
+
+        Args:
+            kind: a field of `Costs`.
+        """
         found = {}
         for adaptation, row in self.results.items():
             values = [
@@ -77,8 +83,26 @@ class Table:
                 if self.groups[name]
                 in (Group.APPEARANCE, Group.MOTION, Group.MULTI_LABEL)
             ]
-            found[adaptation] = sum(values) / max(len(values), 1) / unit
+            found[adaptation] = sum(values) / max(len(values), 1)
         return found
+
+    def _units_of(self, kind: str, unit: float) -> dict[Adaptation, float]:
+        return {name: cost / unit for name, cost in self.costs(kind).items()}
+
+
+def in_common_units(tables: Sequence[Table]) -> list[Table]:
+    """The same tables, scored in the largest units that suit all of them.
+
+    Scores of different units are not comparable; these are.
+    """
+    return [
+        replace(
+            table,
+            flops_unit=min(other.flops_unit for other in tables),
+            parameters_unit=min(other.parameters_unit for other in tables),
+        )
+        for table in tables
+    ]
 
 
 def judge_all(

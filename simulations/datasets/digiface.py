@@ -22,11 +22,13 @@ def load(options: LoadOptions) -> UserDataset:
 
 
 def listing(options: LoadOptions) -> Listing:
-    """Every image of every subject."""
+    """Every image of every subject; symbolic links are not followed."""
     root = options.root / "digiface"
+    subject_folders = (path for path in root.glob("*") if not path.is_symlink())
     files = sorted(
         path
-        for path in root.glob("*/*")
+        for folder in subject_folders
+        for path in folder.glob("*")
         if path.suffix.lower() in SUFFIXES and not path.is_symlink()
     )
     if not files:

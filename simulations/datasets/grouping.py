@@ -95,8 +95,9 @@ def held_out_classes(
 ) -> NDArray[np.bool_]:
     """Rows of a seeded choice of classes, bool `[n]`; the choice depends on names only.
 
-    At least one class is held out and at least two are left for training; classes with
-    a single row are held out only if there are too few others.
+    At least two classes are held out, so that there is something to confuse, and at
+    least two are left for training; of three classes one is held out. Classes with a
+    single row are held out only if there are too few others.
 
     Raises:
         UserError: fewer than three classes.
@@ -110,7 +111,7 @@ def held_out_classes(
     digests = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in names]
     single = np.bincount(class_of) < 2
     order = sorted(range(len(names)), key=lambda i: (bool(single[i]), digests[i]))
-    count = min(max(1, round(share * len(names))), len(names) - 2)
+    count = min(max(2, round(share * len(names))), len(names) - 2)
     return np.isin(class_of, order[:count])
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from fedemb.data import InMemoryDataset
 from fedemb.errors import NotAvailable, UserError
+from simulations.datasets.images import MAX_BYTES
 from simulations.datasets.listing import Listing, open_in_memory
 from simulations.datasets.parquet import listing_of_columns
 from simulations.datasets.partitions import is_partition
@@ -148,5 +149,6 @@ def _with_bytes(value: Any) -> Any:
     """An encoded image; where only a path is stored, the file's content."""
     if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
         path = Path(str(value["path"]))
-        return {"bytes": path.read_bytes() if path.is_file() else None}
+        usable = path.is_file() and path.stat().st_size <= MAX_BYTES
+        return {"bytes": path.read_bytes() if usable else None}
     return value

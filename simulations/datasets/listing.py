@@ -183,6 +183,22 @@ def digest(*arrays: NDArray[np.generic]) -> str:
     return summary.hexdigest()
 
 
+def without_damaged(listing: Listing, side: int) -> Listing:
+    """The rows whose images can be decoded; a notice counts and names the others.
+
+    Decodes every image, which takes as long as preparing them does.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    bad = BadRows(len(listing))
+    for row, image in enumerate(images.decode_all(listing.images, side, 3)):
+        if isinstance(image, images.BadImage):
+            bad.add(row, str(image))
+    provenance = bad.settle(listing.provenance, skip=True, names=listing.names)
+    return replace(listing.keep(bad.good), provenance=provenance)
+
+
 class FileDataset:
     """A `UserDataset` that decodes a user's images when she is drawn.
 
@@ -253,9 +269,9 @@ class FileDataset:
         ):
             if isinstance(image, images.BadImage):
                 raise UserError(
-                    f"{self._listing.names[numbers[position]]}: {image}; run "
-                    "`fedemb datasets prepare`, which leaves bad images out and names "
-                    "them."
+                    f"{self._listing.names[numbers[position]]}: {image}; leave such "
+                    "images out with --skip-bad, or once and for all with `fedemb "
+                    "datasets prepare`."
                 )
             pixels[position] = image
         fields = {"image": pixels, "label": rows.fields["label"]}

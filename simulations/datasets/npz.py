@@ -159,7 +159,7 @@ def members_of(path: Path) -> list[str]:
         UserError: not an npz file, or larger than `BYTES_LIMIT`.
     """
     if not path.is_file():
-        raise NotAvailable(f"{path} does not exist.")
+        raise NotAvailable(f"{path} is no file; give the path of one .npz file.")
     try:
         with zipfile.ZipFile(path) as archive:
             claimed = sum(item.file_size for item in archive.infolist())

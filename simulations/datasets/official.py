@@ -15,7 +15,12 @@ from fedemb.errors import NotAvailable, UserError
 from simulations.datasets import images
 from simulations.datasets.bad_rows import BadRows
 from simulations.datasets.grouping import held_out_classes
-from simulations.datasets.listing import DEFAULT_SIDE, FileDataset, Listing
+from simulations.datasets.listing import (
+    DEFAULT_SIDE,
+    FileDataset,
+    Listing,
+    without_damaged,
+)
 from simulations.datasets.registry import LoadOptions, describe
 
 
@@ -124,5 +129,10 @@ def listing(official: Official, options: LoadOptions) -> Listing:
 
 
 def open_files(rows: Listing, options: LoadOptions) -> UserDataset:
-    """The split, decoded as it is drawn; 64 pixels in colour unless told otherwise."""
-    return FileDataset(rows, options.image_size or DEFAULT_SIDE)
+    """The split, decoded as it is drawn; 64 pixels in colour unless told otherwise.
+
+    With `skip_bad` every image is decoded once beforehand, to leave out the damaged
+    ones; without it, a damaged image stops the run that draws it.
+    """
+    side = options.image_size or DEFAULT_SIDE
+    return FileDataset(without_damaged(rows, side) if rows.skip_bad else rows, side)

@@ -1,17 +1,22 @@
 """Prepare once: decode, resize, group by user, write memory-mapped shards.
 
 Every file is written under another name and moved into place, the manifest last, so a
-run that is killed leaves whole shards behind and the next one goes on after them.
+run that is killed leaves whole shards behind and the next one goes on after them. One
+run at a time writes to a folder; it removes what a killed one had begun to write.
 """
 
+import fcntl
 import hashlib
 import importlib
 import json
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -41,6 +46,7 @@ from simulations.datasets.prepared import (
 from simulations.datasets.registry import describe, options_for
 
 ROWS_PER_SHARD = 4096
+_PART = re.compile(r"\.(\d{5}\.npy|\w+\.json|index)\.\d+(\.npz)?")
 Progress = Callable[[int, int], None]
 
 
@@ -52,7 +58,8 @@ class PrepareReport:
         folder: where the shards are.
         images: how many images are in them.
         users: training users.
-        bad: name and reason of each image that was left out.
+        bad: name and reason of each image that could not be decoded.
+        notices: what every run on these data will say, such as rows that were left out.
         resumed: images that an earlier run had written.
         seconds: wall time.
     """
@@ -61,6 +68,7 @@ class PrepareReport:
     images: int
     users: int
     bad: tuple[tuple[str, str], ...]
+    notices: tuple[str, ...]
     resumed: int
     seconds: float
 
@@ -96,13 +104,12 @@ def prepare(
 
     Raises:
         UserError: the data set is not one of image files; or the folder holds a
-            preparation of other data, which is never overwritten.
+            preparation of other data, which is never overwritten, or another run is
+            preparing it now.
         NotAvailable: the files are missing.
     """
     start = time.perf_counter()
-    module = importlib.import_module(f"simulations.datasets.{describe(name).module}")
-    if not hasattr(module, "listing"):
-        raise UserError(f"{name} needs no preparation; use it as it is.")
+    module = module_with_listing(name)
     options = options_for(
         name,
         root=root,
@@ -122,25 +129,42 @@ def prepare(
 
     shards: list[dict[str, Any]] = []
     resumed = 0
-    for first in range(0, len(order), ROWS_PER_SHARD):
-        rows = order[first : first + ROWS_PER_SHARD]
-        path = folder / f"{len(shards):05d}.npy"
-        done = _finished(path, (len(rows), *shape))
-        resumed += len(rows) if done else 0
-        shards.append(done or _write_shard(path, listing, rows, shape, workers))
-        if progress is not None:
-            progress(first + len(rows), len(order))
-    facts = {"shape": list(shape), "columns": columns_of(options)}
-    bad = _write_index(folder, listing, order, shards, facts)
+    with _alone(folder):
+        for first in range(0, len(order), ROWS_PER_SHARD):
+            rows = order[first : first + ROWS_PER_SHARD]
+            path = folder / f"{len(shards):05d}.npy"
+            done = _finished(path, (len(rows), *shape))
+            resumed += len(rows) if done else 0
+            shards.append(done or _write_shard(path, listing, rows, shape, workers))
+            if progress is not None:
+                progress(first + len(rows), len(order))
+        facts = {"shape": list(shape), "columns": columns_of(options)}
+        bad = _write_index(folder, listing, order, shards, facts)
     data = PreparedDataset(folder)
     return PrepareReport(
         folder=folder,
         images=len(order) - len(bad),
         users=data.num_users,
         bad=tuple(bad),
+        notices=data.provenance.notices,
         resumed=resumed,
         seconds=time.perf_counter() - start,
     )
+
+
+def module_with_listing(name: str) -> ModuleType:
+    """The module of a data set that can be prepared.
+
+    Raises:
+        UserError: it is made on demand, or lies in arrays or a database already.
+    """
+    module = importlib.import_module(f"simulations.datasets.{describe(name).module}")
+    if not hasattr(module, "listing"):
+        raise UserError(
+            f"{name} is not a set of image files and needs no preparation; use it as "
+            "it is."
+        )
+    return module
 
 
 def _shape(listing: Listing, image_size: int | None) -> tuple[int, int, int]:
@@ -200,6 +224,26 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
             f"{folder} holds a preparation of other rows or sizes; move or delete that "
             "folder and prepare again."
         )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other preparations out, and clear away what killed ones left half written.
+
+    The lock is on the plan and ends with the process, however it ends; while it is
+    held, nobody will finish the parts of files that lie there.
+    """
+    with (folder / "plan.json").open("rb+") as plan:
+        try:
+            fcntl.flock(plan, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{folder} is being prepared by another process; wait until it is done."
+            ) from error
+        for path in folder.iterdir():
+            if _PART.fullmatch(path.name):
+                path.unlink()
+        yield
 
 
 def _finished(path: Path, shape: tuple[int, ...]) -> dict[str, Any] | None:

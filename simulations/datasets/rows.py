@@ -51,6 +51,8 @@ def _name(value: object) -> tuple[str, str]:
             return "", "not UTF-8"
     if value is None:
         return "", "missing"
+    if isinstance(value, list | tuple | dict):
+        return "", "neither text nor a number"
     text = " ".join(str(value).split())
     return ("", "missing") if text.lower() in _NOT_NAMES else (text, "")
 

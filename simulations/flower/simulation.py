@@ -15,6 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
@@ -106,7 +107,7 @@ class _Engine:
                     server_app=server,
                     client_app=client_app,
                     num_supernodes=self.workers,
-                    backend_config={"client_resources": _ACTOR},
+                    backend_config={"client_resources": _actor(self.workers)},
                 )
         except BaseException as error:  # handed to the caller's thread by `check`
             self.error = error
@@ -137,14 +138,19 @@ def _quiet(logger: str, level: int) -> Iterator[None]:
         chatter.setLevel(before)
 
 
-# Flower hands these to Ray as options of its actors. A killed actor starts again; a
-# call that meets it dead or starting waits for it, once.
-_ACTOR: dict[str, str | int | float | bool] = {
-    "num_cpus": 1,
-    "num_gpus": 0.0,
-    "max_restarts": -1,
-    "max_task_retries": 1,
-}
+def _actor(workers: int) -> dict[str, str | int | float | bool]:
+    """What Flower hands to Ray as options of its actors.
+
+    A killed actor starts again; a call that meets it dead or starting waits for it,
+    once. Graphics cards are shared out evenly: Ray shows each actor its own card only,
+    and none to an actor that asked for none.
+    """
+    return {
+        "num_cpus": 1,
+        "num_gpus": float(min(1, torch.cuda.device_count() / workers)),
+        "max_restarts": -1,
+        "max_task_retries": 1,
+    }
 
 
 @contextmanager

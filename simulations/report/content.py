@@ -68,7 +68,8 @@ class ReportContent:
         privacy: what `report.json` holds: `epsilon` (None if infinite), `epsilon_pld`,
             `epsilon_rdp`, `delta`, `target_epsilon`, `epsilon_spent`, `rounds`,
             `noise_multiplier`, ...; `unit` and `extrapolated` as in the statement.
-        metrics: `initial`, `final` and perhaps `non_private`; each name -> value.
+        metrics: `initial`, `final` and perhaps `non_private`; each name -> value, None
+            where it is not defined.
         rounds_completed: rounds behind `final`.
         performance: `seconds`, `seconds_per_round`, `engine`, ...
         evaluations: rows of `metrics.csv`: `round` and any of the metrics,
@@ -89,7 +90,7 @@ class ReportContent:
     dataset: Mapping[str, Any]
     model: str
     privacy: Mapping[str, Any]
-    metrics: Mapping[str, Mapping[str, float]]
+    metrics: Mapping[str, Mapping[str, float | None]]
     rounds_completed: int
     performance: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Sequence[Mapping[str, float]] = ()

@@ -14,6 +14,7 @@ from markupsafe import escape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, MUTED, RULE = "#010101", "#020202", "#030303"
 PRIVATE, NOISE, OPEN = "#040404", "#050505", "#060606"
@@ -28,6 +29,22 @@ _VARIABLES = {
     OPEN: "open",
     **{colour: f"class-{index}" for index, colour in enumerate(CLASSES)},
 }
+_LIGHT = {
+    "ink": "#1b2230",
+    "muted": "#5b6472",
+    "rule": "#dcdcd6",
+    "private": "#0b6b8f",
+    "noise": "#c2591b",
+    "open": "#7a5aa6",
+    "class-0": "#0b6b8f",
+    "class-1": "#d1601f",
+    "class-2": "#2e8b57",
+    "class-3": "#b0306a",
+    "class-4": "#6a51a3",
+    "class-5": "#9a7b00",
+    "class-6": "#3f6fd8",
+    "class-7": "#7a4a2b",
+}
 
 
 def draw_svg(
@@ -35,6 +52,16 @@ def draw_svg(
     said: str,
     draw: Callable[["Axes"], None],
     size: tuple[float, float] = (3.4, 2.3),
+) -> str:
+    """An inline SVG of one set of axes; see `draw_panels`."""
+    return draw_panels(name, said, lambda figure: draw(figure.add_subplot()), size)
+
+
+def draw_panels(
+    name: str,
+    said: str,
+    draw: Callable[["Figure"], None],
+    size: tuple[float, float],
 ) -> str:
     """An inline SVG of a size in inches that takes its colours from the page.
 
@@ -67,9 +94,19 @@ def draw_svg(
     buffer = io.StringIO()
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
-        draw(figure.add_subplot())
+        draw(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _adopt(buffer.getvalue(), name, said)
+
+
+def standing_alone(svg: str) -> str:
+    """A picture with light colours inside, for a file of its own."""
+    colours = "".join(f"--{name}:{value};" for name, value in _LIGHT.items())
+    style = f"background:#fff;font-family:sans-serif;{colours}"
+    names = 'xmlns="http://www.w3.org/2000/svg"'
+    if "xmlns:xlink" not in svg:
+        names += ' xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return svg.replace("<svg ", f'<svg {names} style="{style}" ', 1)
 
 
 def _adopt(svg: str, name: str, said: str) -> str:

@@ -61,15 +61,21 @@ def _metric_row(content: ReportContent, name: str) -> MetricRow:
     return MetricRow(
         label=label_of(name),
         meaning=meaning_of(name),
-        initial=metric_text(name, initial),
-        final=metric_text(name, final),
-        non_private=metric_text(name, open_value),
+        initial=_shown(content, "initial", name),
+        final=_shown(content, "final", name),
+        non_private=_shown(content, "non_private", name),
         change=change,
         better=share and gain is not None and gain > 0,
         share_initial=initial if share else None,
         share_final=final if share else None,
         share_non_private=open_value if share else None,
     )
+
+
+def _shown(content: ReportContent, which: str, name: str) -> str:
+    """A metric as text; empty if it was not measured."""
+    values = content.metrics.get(which, {})
+    return metric_text(name, values[name]) if name in values else ""
 
 
 def headline(content: ReportContent) -> list[tuple[str, str]]:

@@ -146,9 +146,9 @@ def ribbon(content: ReportContent) -> str:
 
 
 def metric_text(name: str, value: float | None) -> str:
-    """A metric's value: a percentage if it is a share, empty if unknown."""
+    """A metric's value: a percentage if it is a share; None is not defined."""
     if value is None:
-        return ""
+        return "not defined"
     return f"{100 * value:.1f} %" if is_share(name) else number(value)
 
 
@@ -186,11 +186,12 @@ def privacy_price(content: ReportContent) -> str:
     final = content.metrics.get("final", {})
     reference = content.metrics.get("non_private", {})
     names = [name for name in ("recall_at_1", *final) if is_share(name)]
-    shared = [name for name in names if name in final and reference.get(name, 0) > 0]
-    if not shared or not content.private:
+    pairs = [(name, final.get(name), reference.get(name)) for name in names]
+    known = [(name, a, b) for name, a, b in pairs if a is not None and b]
+    if not known or not content.private:
         return ""
-    name = shared[0]
-    loss = 1 - final[name] / reference[name]
+    name, reached, possible = known[0]
+    loss = 1 - reached / possible
     verdict = (
         f"{100 * loss:.1f} % lower"
         if loss > 0
@@ -198,8 +199,7 @@ def privacy_price(content: ReportContent) -> str:
     )
     return (
         f"{label_of(name)} is {verdict} than that of the same training without privacy "
-        f"({metric_text(name, final[name])} against "
-        f"{metric_text(name, reference[name])})."
+        f"({metric_text(name, reached)} against {metric_text(name, possible)})."
     )
 
 

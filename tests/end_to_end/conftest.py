@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,30 @@ class CommandLine:
         assert code == 0, err
         content: dict[str, Any] = json.loads(out)
         return content
+
+
+Said = tuple[int, str, str]
+
+
+@pytest.fixture
+def here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Said]:
+    """Runs `fedemb` in this process: exit code, standard output, standard error."""
+    from fedemb.cli.main import main
+
+    def command(*arguments: object) -> Said:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["fedemb", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
 
 
 @pytest.fixture

@@ -217,6 +217,54 @@ def test_shared_equals_serial_on_layers_with_a_rule(kind, side, head_steps):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
+class MapHead(nn.Module):
+    """Normalises feature maps `[B, C, H, W]` before it classifies their average."""
+
+    def __init__(self, capacity):
+        super().__init__()
+        self.norm, self.dense = nn.GroupNorm(2, 4), nn.Linear(4, capacity)
+
+    def forward(self, features, batch):
+        logits = self.dense(torch.tanh(self.norm(features)).mean((2, 3)))
+        losses = nn.functional.cross_entropy(logits, batch["label"], reduction="none")
+        return (losses * batch["weight"]).sum() / batch["weight"].sum()
+
+
+class MapTask(IdentityTask):
+    def make_head(self, capacity):
+        return MapHead(capacity)
+
+    def fresh_head(self, template, classes, generator):
+        return {k: v.detach().clone() for k, v in template.named_parameters()}
+
+
+@pytest.mark.parametrize("engine", [shared_deltas, stacked_deltas, vectorized_deltas])
+@pytest.mark.parametrize("head_steps", [None, 2])
+def test_heads_may_normalise_feature_maps(engine, head_steps):
+    own = MapTask(
+        name="maps",
+        backbone=lambda: nn.Conv2d(1, 4, 3, padding=1),
+        embedding_dim=4,
+        num_classes=6,
+        head="linear",
+        label_space="global",
+    )
+    net = own.make_backbone().double()
+    data = rows([5, 2, 4])
+    recipe = LocalTraining(
+        batch_size=5, steps=(head_steps or 0) + 1, head_steps=head_steps
+    )
+    layout = FlatLayout.of(net, "all")
+    theta = layout.flatten(dict(net.named_parameters()))
+    seeds = np.arange(3, dtype=np.uint64)
+    work = make_work(own, recipe, data, seeds, dtype=torch.float64)
+    net.to(memory_format=torch.channels_last).requires_grad_(False)
+    model = LocalModel(own, net, work.head.double())
+    expected = serial_deltas(model, layout, theta, work, recipe)
+    found = engine(model, layout, theta, work, recipe)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
 def test_the_shared_engine_refuses_several_backbone_steps():
     recipe = LocalTraining(steps=2, batch_size=2)
     with pytest.raises(ValueError, match="use the vectorized engine"):

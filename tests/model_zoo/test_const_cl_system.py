@@ -149,6 +149,14 @@ def test_heads_differ_between_clients_unless_they_are_public():
         assert torch.equal(weights[0], weights[1]) == same
 
 
+def test_the_server_vector_is_the_backbone_alone(backbone):
+    (stage,) = registry.get("const_cl:tiny").build(data=FACTS)
+    layout = FlatLayout.of(backbone, stage.trainable)
+    assert layout.size == sum(p.numel() for p in backbone.parameters())
+    heads = {name for name, _ in TASK.make_head(1).named_parameters()}
+    assert not heads & set(layout.names)
+
+
 def test_adapters_stand_at_the_ends_of_blocks(backbone):
     assert isinstance(backbone, VideoEncoder)
     assert len(backbone.adapter_sites()) == 2

@@ -256,8 +256,12 @@ def test_residual_branches_are_dropped_by_the_numbers_they_are_given():
 def test_sizes_out_of_range_are_refused_by_name():
     with pytest.raises(UserError, match="stem='round'"):
         ResidualSpec(stem="round")
-    with pytest.raises(UserError, match="output_stride=12"):
-        ResidualEncoder(ResidualSpec(), output_stride=12)
+    for encoder, spec in (
+        (ResidualEncoder, ResidualSpec()),
+        (MobileNetEncoder, MOBILE["mobilenet_v3_small"]),
+    ):
+        with pytest.raises(UserError, match="output_stride=12"):
+            encoder(spec, output_stride=12)
     with pytest.raises(UserError, match="share='all'"):
         NetworkSpec(share="all")
     with pytest.raises(UserError, match="heads=8"):

@@ -16,6 +16,7 @@ from fedemb.runner import EngineChoice, InlineRunner
 from model_zoo import registry
 from model_zoo.g_vilm.network import DualEncoder, Sizes
 from model_zoo.g_vilm.task import GVilmTask
+from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.text.transformer import TextShape
 from model_zoo.video.encoder import VideoEncoder
 from simulations.datasets.clips import PlainClips
@@ -114,6 +115,15 @@ def test_grouping_blocks_sit_at_their_depths_and_merge_nothing(backbone):
 def test_training_sees_blended_clips_and_embedding_whole_ones(backbone):
     batch = batch_of([1, 2])
     assert not torch.equal(batch["blended"], batch["clip"])
+    pasted = batch["mask"].bool().repeat_interleave(2, dim=1)
+    for blended, clip, frames in zip(
+        batch["blended"], batch["clip"], pasted, strict=True
+    ):
+        assert torch.equal(blended[:, frames], clip[:, frames])
+    # the caption is the foreground's, whatever the host
+    told = DATA.fetch(np.array([1, 2])).fields["caption"].astype(str)
+    wanted = encode(shipped(256), told, 16)
+    assert torch.equal(batch["caption"], torch.from_numpy(wanted))
     seen = []
     backbone.video.tubes.register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0])

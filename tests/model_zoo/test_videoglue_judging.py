@@ -15,7 +15,7 @@ from model_zoo.videoglue.score import Adaptation, Group
 from model_zoo.videoglue.table import judge_all
 from model_zoo.videoglue.vit3d import ViT3D, ViTShape
 from simulations.datasets.videoglue.suite import generated_suite
-from simulations.judging import encoder_of
+from simulations.judging.contestants import encoder_of
 
 SHAPE = ViTShape(clip=(4, 8, 8), tube=(2, 4, 4), width=16, layers=2, mlp=32)
 QUICK = Recipe(steps=40, batch_size=16, learning_rate=1e-2, layers=2, bottleneck=4)

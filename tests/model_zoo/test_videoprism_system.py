@@ -21,7 +21,7 @@ from model_zoo.videoprism.card import VIDEOPRISM, VideoPrismStages
 from model_zoo.videoprism.encoder import patchify
 from model_zoo.videoprism.network import begin_distillation, without_teacher
 from simulations.datasets.clips import PlainClips
-from simulations.judging import encoder_of
+from simulations.judging.contestants import encoder_of
 
 DATA = PlainClips(50, 3, 16, classes_per_user=2, repeats=2)
 FACTS = DataFacts(

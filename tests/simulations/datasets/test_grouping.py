@@ -80,5 +80,14 @@ def test_held_out_classes_depend_on_names_and_seed_only():
         held_out_classes(["a", "b"], 0)
 
 
+@pytest.mark.parametrize(("classes", "held_out"), [(3, 1), (4, 2), (9, 2), (20, 4)])
+def test_two_classes_are_held_out_where_there_are_four(classes, held_out):
+    labels = [f"c{i % classes}" for i in range(2 * classes)]
+    mask = held_out_classes(labels, 0)
+    assert (
+        len({label for label, out in zip(labels, mask, strict=True) if out}) == held_out
+    )
+
+
 def test_numbers_sort_by_value_and_before_words():
     assert numbered(["10", "9", "x", "-1"])[0] == ["-1", "9", "10", "x"]

@@ -53,7 +53,7 @@ def test_a_saved_data_set_with_splits(tmp_path):
 def test_without_splits_classes_are_held_out_and_missing_columns_named(tmp_path):
     make().save_to_disk(str(tmp_path / "d"))
     data = load(f"hf:{tmp_path / 'd'}", user_column="writer")
-    assert "1 of 4 classes" in data.provenance.notices[0]
+    assert "2 of 4 classes" in data.provenance.notices[0]
     with pytest.raises(UserError, match="'user_id' is missing.*writer"):
         load(f"hf:{tmp_path / 'd'}")
     with pytest.raises(NotAvailable, match="cannot be opened"):

@@ -100,11 +100,11 @@ def test_a_folder_of_motions_becomes_users_and_classes(tmp_path):
         for motion in range(3):
             write_amc(folder / f"{subject}_{motion:02}.amc", [frame] * 130)
     data = load("cmu-mocap", root=tmp_path)
-    assert (data.num_users, data.num_classes) == (2, 5)
+    assert (data.num_users, data.num_classes) == (2, 4)
     rows = data.fetch(np.array([0])).fields
     assert rows["pose3d"].shape[1:] == (16, 13, 3)
     assert rows["keypoints"].shape[1:] == (2, 16, 13, 2)
-    assert len(data.held_out()) == 2
+    assert len(data.held_out()) == 4
 
 
 @pytest.mark.skipif(

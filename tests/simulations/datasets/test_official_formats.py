@@ -1,48 +1,28 @@
 """The published files of user-partitioned sets, written here in their format."""
 
-import csv
-import gzip
 import json
 import lzma
 import sqlite3
-import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fedemb.errors import NotAvailable, UserError
 from simulations.datasets import load
 from simulations.datasets.prepare import prepare
 from simulations.datasets.tf_example import parse_example
-
-
-def varint(value):
-    out = b""
-    value &= 2**64 - 1
-    while value > 127:
-        out += bytes([value & 127 | 128])
-        value >>= 7
-    return out + bytes([value])
-
-
-def field(number, content):
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def example(**features):
-    """A serialised tf.Example of float or integer lists."""
-    entries = b""
-    for name, values in features.items():
-        values = np.atleast_1d(values)
-        if values.dtype.kind == "f":
-            feature = field(2, field(1, values.astype("<f4").tobytes()))
-        else:
-            packed = b"".join(varint(int(v)) for v in values)
-            feature = field(3, field(1, packed))
-        entries += field(1, field(1, name.encode()) + field(2, feature))
-    return field(1, entries)
+from tests.simulations.datasets.published_files import (
+    digiface,
+    example,
+    fedjax_array,
+    field,
+    inaturalist_of_tff,
+    save_csv,
+    save_images,
+    tff_database,
+    write_idx,
+)
 
 
 def test_tf_examples_are_parsed():
@@ -61,21 +41,6 @@ def test_tf_examples_are_parsed():
             continue
     with pytest.raises(ValueError, match="ends inside"):
         parse_example(example(a=numbers)[:-3])
-
-
-def tff_database(path, rows):
-    database = sqlite3.connect(path)
-    database.execute(
-        "CREATE TABLE examples (split_name TEXT NOT NULL, client_id TEXT NOT NULL, "
-        "serialized_example_proto BLOB NOT NULL)"
-    )
-    database.execute(
-        "CREATE TABLE client_metadata (client_id TEXT NOT NULL, split_name TEXT NOT "
-        "NULL, num_examples INTEGER NOT NULL)"
-    )
-    database.executemany("INSERT INTO examples VALUES (?, ?, ?)", rows)
-    database.commit()
-    database.close()
 
 
 # writer, split, label; writer f0000_14 has both shards
@@ -130,11 +95,6 @@ def test_emnist_of_tff_merges_a_writers_shards(tmp_path, packed):
     assert load("emnist", root=tmp_path, image_size=14).held_out().fields[
         "image"
     ].shape == (2, 14, 14, 1)
-
-
-def fedjax_array(array, msgpack):
-    body = (array.shape, array.dtype.name, array.tobytes())
-    return msgpack.ExtType(1, msgpack.packb(body, use_bin_type=True))
 
 
 def test_emnist_of_fedjax_merges_a_writers_shards(tmp_path):
@@ -222,14 +182,6 @@ def test_celeba_holds_out_the_test_clients(tmp_path):
     assert data.held_out().fields["label"].tolist() == [2, 2]
 
 
-def write_idx(path, array, code):
-    header = bytes([0, 0, code, array.ndim]) + struct.pack(
-        f">{array.ndim}I", *array.shape
-    )
-    content = header + array.tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_qmnist_writers_are_users(tmp_path, suffix):
     draw = np.random.default_rng(0)
@@ -248,17 +200,6 @@ def test_qmnist_writers_are_users(tmp_path, suffix):
     broken.write_bytes(broken.read_bytes()[:-9])
     with pytest.raises(UserError, match="where .* belong|cannot be read"):
         load("qmnist", root=tmp_path)
-
-
-def save_images(folder, names):
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, name in enumerate(names):
-        Image.new("RGB", (30, 20), (number, 0, 0)).save(folder / name)
-
-
-def save_csv(path, header, rows):
-    with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
 
 
 @pytest.mark.parametrize(
@@ -302,6 +243,34 @@ def test_digiface_subjects_are_users_and_classes(tmp_path):
     assert data.num_users == data.num_classes == 8
     assert len(data.held_out()) == 6
     assert "2,000" not in data.provenance.notices[0]
+
+
+def test_links_to_other_folders_are_no_subjects(tmp_path):
+    digiface(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    save_images(elsewhere, ["0.png", "1.png"])
+    (tmp_path / "digiface" / "out").symlink_to(elsewhere)
+    (tmp_path / "digiface" / "loop").symlink_to(tmp_path / "digiface")
+    data = load("digiface", root=tmp_path)
+    assert data.num_users + len(np.unique(data.held_out().fields["label"])) == 10
+
+
+def test_damaged_photographs_are_left_out_and_counted_on_request(tmp_path):
+    inaturalist_of_tff(tmp_path)
+    first, second, *_, last = sorted(tmp_path.glob("inaturalist/**/*.jpg"))
+    first.write_bytes(first.read_bytes()[:300])
+    second.unlink()
+    last.write_bytes(b"")
+    data = load("inaturalist", root=tmp_path, skip_bad=True)
+    missing, damaged = data.provenance.notices
+    assert "1 of 40 rows cannot be used: 00000001.jpg (no such file)" in missing
+    assert "2 of 39 rows" in damaged
+    rows = len(data.fetch(np.arange(data.num_users))) + len(data.held_out())
+    assert rows == 37
+    second.write_bytes(b"")
+    whole = load("inaturalist", root=tmp_path)
+    with pytest.raises(UserError, match=r"00000027\.jpg: .* --skip-bad"):
+        whole.held_out()
 
 
 def test_flair_takes_the_rarest_label_and_holds_out_its_test_partition(tmp_path):

@@ -2,6 +2,11 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +99,54 @@ def test_a_killed_preparation_goes_on_and_ends_the_same(folder, tmp_path):
             assert one == two
     assert_same(load(name, root=tmp_path), load(name, root=tmp_path / "other"))
     assert prepare(name, root=tmp_path).resumed == 40
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from simulations.datasets import prepare
+
+prepare.ROWS_PER_SHARD = 7
+written = 0
+
+def fsync(descriptor, sync=os.fsync):
+    global written
+    written += 1
+    if written == 4:  # the plan, a shard and its record, and half of the next shard
+        os.ftruncate(descriptor, 200)
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(descriptor)
+
+os.fsync = fsync
+prepare.prepare(sys.argv[1], root=Path(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_preparation_had_half_written_is_cleared_away(folder, tmp_path):
+    name = f"folder:{folder}"
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, name, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    killed = subprocess.run(command, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (place,) = (tmp_path / "prepared").iterdir()
+    (part,) = place.glob(".*")
+    assert part.stat().st_size == 200
+    (place / ".DS_Store").touch()
+    report = prepare(name, root=tmp_path)
+    assert report.resumed == 7
+    assert [path.name for path in place.glob(".*")] == [".DS_Store"]
+
+
+def test_two_preparations_of_the_same_data_keep_out_of_each_others_way(
+    folder, tmp_path
+):
+    name = f"folder:{folder}"
+
+    def again(done, total):
+        with pytest.raises(UserError, match="being prepared by another process"):
+            prepare(name, root=tmp_path)
+
+    assert prepare(name, root=tmp_path, progress=again).images == 40
 
 
 def test_a_damaged_shard_is_found_and_written_again(folder, tmp_path):

@@ -1,0 +1,1 @@
+"""VideoGLUE on runs and encoders of the zoo: who is judged, and what is written."""
