@@ -28,6 +28,9 @@ class VideoPrismStages:
         towers: arguments of `DualShape`.
         contrast: arguments of `ContrastiveTask`, such as `dropped`.
         distillation: arguments of `DistillationTask`, such as `weights` for ablations.
+        projected: whether a linear layer follows the text tower.
+        trained: what the first stage trains.
+        public: whether the spatial half starts from the eyes that the zoo ships.
     """
 
     video: Mapping[str, Any]
@@ -38,6 +41,9 @@ class VideoPrismStages:
     towers: Mapping[str, Any] = field(default_factory=dict)
     contrast: Mapping[str, Any] = field(default_factory=dict)
     distillation: Mapping[str, Any] = field(default_factory=dict)
+    projected: bool = False
+    trained: str = "all"
+    public: bool = False
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """The stages, each inheriting from the one before.
@@ -48,7 +54,7 @@ class VideoPrismStages:
         """
         from fedemb.stages import Stage
         from model_zoo.text.transformer import TextShape
-        from model_zoo.videoprism import network
+        from model_zoo.videoprism import network, public
         from model_zoo.videoprism.decoders import DecoderShape
         from model_zoo.videoprism.encoder import EncoderShape
         from model_zoo.videoprism.tasks import ContrastiveTask, DistillationTask
@@ -57,7 +63,9 @@ class VideoPrismStages:
         _refuse(options)
         width = options.embedding_dim or self.width
         video = EncoderShape(width=width, **self.video)
-        text = TextShape(width=width, **self.text)
+        text = TextShape(
+            width=width, embedding_dim=width if self.projected else None, **self.text
+        )
         shape = network.DualShape(video=video, text=text, **self.towers)
         grid = video.grid((min(video.places[0], clip[0]), *clip[1:]))
         common: dict[str, Any] = {
@@ -67,7 +75,12 @@ class VideoPrismStages:
             "vocab_size": text.vocab_size,
             "class_names": data.class_names,
         }
-        towers = partial(network.VideoText, shape)
+        first_made, second_made = (
+            (public.seeing_video_text, public.seeing_distilled)
+            if self.public
+            else (network.VideoText, network.Distilled)
+        )
+        towers = partial(first_made, shape)
         first = ContrastiveTask(
             name="videoprism-contrastive", backbone=towers, **common, **self.contrast
         )
@@ -75,14 +88,14 @@ class VideoPrismStages:
             name="videoprism-alignment", backbone=towers, **common, **self.contrast
         )
         chosen = options.trainable
-        made = [Stage(STAGES[0], first, self.shares[0], chosen or "all")]
+        made = [Stage(STAGES[0], first, self.shares[0], chosen or self.trained)]
         if self.shares[1]:
             decoders = DecoderShape(
                 outer=width, tokens=grid[0] * grid[1] * grid[2], **self.decoders
             )
             second = DistillationTask(
                 name="videoprism-distillation",
-                backbone=partial(network.Distilled, shape),
+                backbone=partial(second_made, shape),
                 decoders=decoders,
                 **common,
                 **self.distillation,
@@ -91,7 +104,8 @@ class VideoPrismStages:
             inherit = network.begin_distillation
             made.append(Stage(STAGES[1], second, self.shares[1], trained, inherit))
         if self.shares[2]:
-            trained = chosen or "names:auxiliary.*,pooler.*,text.*"
+            above = "names:auxiliary.*,pooler.*,text.*"
+            trained = chosen or (above if shape.auxiliary else "names:pooler.*,text.*")
             inherit = network.without_teacher
             made.append(Stage(STAGES[2], last, self.shares[2], trained, inherit))
         return tuple(made)
@@ -202,13 +216,16 @@ _TINY = VideoPrismStages(
     },
     width=32,
     text={
-        **{"vocab_size": 256, "length": 16, "layers": 1, "heads": 4, "mlp": 64},
+        **{"vocab_size": 256, "length": 12, "layers": 1, "heads": 4, "mlp": 64},
         **{"pool": "mean", "activation": "relu", "norm_eps": 1e-6, "logit_cap": 50.0},
     },
-    contrast={"temperature": 0.5},
-    decoders={"width": 32, "layers": 1, "heads": 4, "mlp": 64},
-    shares=(0.75, 0.25, 0.0),
-    towers={"auxiliary": 1, "pooler": 1},
+    contrast={"temperature": 0.2, "dropped": 0.25},
+    decoders={"width": 16, "layers": 1, "heads": 2, "mlp": 32},
+    shares=(0.6, 0.1, 0.3),
+    towers={"auxiliary": 0, "pooler": 0},
+    projected=True,
+    trained="names:video.time,video.temporal*,pooler.*,text.*",
+    public=True,
 )
 _SMALL_VIDEO: dict[str, Any] = {
     **{"patch": 8, "places": (8, 4, 4), "spatial": 4, "temporal": 2},
@@ -244,6 +261,11 @@ def _video_text(size: str) -> Configuration:
     )
 
 
+_PUBLIC = (
+    "an image transformer that comes with the zoo, trained on generated still pictures "
+    "and texts by users that no population has; a stand-in for CoCa",
+)
+
 VIDEOPRISM = System(
     name="videoprism",
     paper="Zhao, Gundavarapu, Yuan, Zhou, Yan, Sun, Friedman, Qian, Weyand, Zhao, "
@@ -257,7 +279,7 @@ VIDEOPRISM = System(
         "distillation: from 35 % of a clip's tokens a student tells all tokens and the "
         "vector that the frozen first stage sees in the whole clip; both decoders stay "
         "on the virtual client",
-        "alignment (configurations with -aligned only): text tower and pooler are "
+        "alignment (tiny, and configurations with -aligned): text tower and pooler are "
         "tuned to the frozen student",
     ),
     default_dataset="clips-plain",
@@ -265,9 +287,12 @@ VIDEOPRISM = System(
     metric="text_to_video_recall_at_10",
     configurations={
         "tiny": Configuration(
-            note="both stages; 4 frames of 16 tokens, width 32",
+            note="both stages and alignment; 4 frames of 16 tokens, width 32; the "
+            "spatial half starts from public eyes for still pictures, a stand-in for "
+            "CoCa, and is trained in the second stage alone",
             build=_TINY,
             data=_CLIP,
+            public=_PUBLIC,
         ),
         "small": Configuration(
             note="both stages; 8 frames of 16 tokens, width 64; 314,048 in the encoder",

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from fedemb.errors import UserError
+from fedemb.errors import NotAvailable, UserError
+from fedemb.parameters import FlatLayout
+from model_zoo.system import TaskOptions
 from model_zoo.video.encoder import VideoEncoder, clip_pixels
 from model_zoo.videoprism import masks
+from model_zoo.videoprism.card import VIDEOPRISM
 from model_zoo.videoprism.decoders import (
     Decoders,
     DecoderShape,
@@ -20,6 +23,9 @@ from model_zoo.videoprism.decoders import (
 )
 from model_zoo.videoprism.encoder import EncoderShape, FactorizedEncoder, patchify
 from model_zoo.videoprism.layers import Attention, MaxPooler, Pooler, stretched
+from model_zoo.vld.public import public_captioner
+from model_zoo.vld.visual import FrameEncoder, VitShape
+from simulations.datasets.clips import PlainClips
 
 SHAPE = EncoderShape(
     patch=4, places=(4, 2, 2), width=8, spatial=2, temporal=2, heads=2, mlp=16
@@ -310,3 +316,40 @@ def test_decoders_are_fresh_by_their_generator():
         assert torch.equal(value, again[name])
         if value.dim() > 1:
             assert not torch.equal(value, other[name])
+
+
+def test_the_public_eyes_see_what_they_saw_in_the_captioner():
+    own = VIDEOPRISM.configuration("tiny")
+    stages = own.build(data=own.data, options=own.options)
+    model = stages[0].task.make_backbone()
+    state = public_captioner()
+    shape = VitShape(patch=8, width=32, layers=2, heads=4, mlp=64)
+    eyes = FrameEncoder(shape, (32, 32))
+    prefix = "captioner.visual.vit."
+    eyes.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    )
+    clips = PlainClips(5).fetch(np.arange(1)).fields["clip"][:2, :4]
+    with torch.no_grad():
+        wanted = eyes(clip_pixels(clips).transpose(1, 2).flatten(0, 1))
+        found = model.video(torch.from_numpy(clips) / 255.0).spatial
+    torch.testing.assert_close(found.reshape(8, 16, 32), wanted, atol=0.02, rtol=0.02)
+
+
+def test_public_eyes_of_another_size_are_refused():
+    own = VIDEOPRISM.configuration("tiny")
+    stages = own.build(data=own.data, options=TaskOptions(embedding_dim=16))
+    with pytest.raises(NotAvailable, match="does not fit"):
+        stages[0].task.make_backbone()
+
+
+def test_without_a_stage_for_it_the_spatial_half_stays_as_it_was():
+    own = VIDEOPRISM.configuration("tiny")
+    first, second, _ = own.build(data=own.data, options=own.options)
+    layouts = [
+        set(FlatLayout.of(stage.task.make_backbone(), stage.trainable).names)
+        for stage in (first, second)
+    ]
+    assert not any(name.startswith("video.spatial.") for name in layouts[0])
+    assert any(name.startswith("video.temporal.") for name in layouts[0])
+    assert any(name.startswith("video.spatial.") for name in layouts[1])
