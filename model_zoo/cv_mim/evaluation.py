@@ -19,7 +19,7 @@ ALIKE = 0.1
 """Aligned poses at most this far apart, in lengths of the spine, are the same."""
 
 _MOST_POSES = 1_000
-_TRAIN_CAMERAS, _STEPS = 4, 100
+_TRAIN_CAMERAS, _SEEDS, _STEPS = 8, 2, 100
 
 
 def cross_view_metrics(
@@ -32,9 +32,9 @@ def cross_view_metrics(
 
     Returns:
         `single_shot_accuracy`: top-1 of a temporal classifier that learned from one
-        camera, tried on other clips from all cameras, as a mean over four such cameras;
-        with `single_shot_top_5` (where there are labels of at least two actions with
-        two clips or more).
+        camera, tried on other clips from all cameras, as a mean over eight such cameras
+        and two classifiers each; with `single_shot_top_5` (where there are labels of at
+        least two actions with two clips or more).
         `cross_view_recall_at_1` and `_at_5`: a pose of one camera finds itself among
         the poses of another camera. `cross_view_recall_at_far_1e-3`, `..._1e-1` and
         `cross_view_roc_auc`: telling pairs of the same pose in both cameras from pairs
@@ -70,7 +70,8 @@ def seen_by_all(examples: Examples) -> NDArray[np.float32]:
 def single_shot(codes: Tensor, labels: NDArray[np.integer]) -> dict[str, float]:
     """Top-1 and top-5 accuracy over all cameras after learning from one.
 
-    The mean over four choices of the one camera, evenly spaced.
+    The mean over eight choices of the one camera, evenly spaced, and two classifiers
+    for each: with one for each of four, the seed alone moved the mean by 0.03.
 
     Args:
         codes: `[n, V, T, D]`.
@@ -81,10 +82,11 @@ def single_shot(codes: Tensor, labels: NDArray[np.integer]) -> dict[str, float]:
         return {}
     cameras = codes.shape[1]
     found = [
-        Recognition(steps=_STEPS).accuracy(
+        Recognition(steps=_STEPS, seed=seed).accuracy(
             codes, labels, SingleShotSplit.of(labels, cameras, camera), top=(1, 5)
         )
         for camera in range(0, cameras, max(cameras // _TRAIN_CAMERAS, 1))
+        for seed in range(_SEEDS)
     ]
     first, fifth = np.mean(found, axis=0)
     return {"single_shot_accuracy": float(first), "single_shot_top_5": float(fifth)}
