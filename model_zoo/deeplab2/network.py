@@ -116,9 +116,7 @@ class LocalNetwork(nn.Module):
         self, features: Mapping[str, Tensor], size: tuple[int, int]
     ) -> dict[str, Tensor]:
         """Features of `SharedNetwork.dense` -> predictions at `size`."""
-        # Plain memory order: under vmap, normalisation cannot tell other ones.
-        dense = {name: values.contiguous() for name, values in features.items()}
-        decoded = dense if self.decoders is None else self.decoders(dense)
+        decoded = features if self.decoders is None else self.decoders(features)
         predicted: dict[str, Tensor] = self.predictions(decoded, size)
         return predicted
 
