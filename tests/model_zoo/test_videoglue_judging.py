@@ -178,4 +178,4 @@ def test_adapters_alone_are_aggregated():
     facts = system.configuration().data
     (stage,) = system.build(data=facts)
     layout = FlatLayout.of(stage.task.make_backbone(), stage.trainable)
-    assert layout.size == 4 * sum(p.numel() for p in Adapter(32, 8).parameters())
+    assert layout.size == 2 * sum(p.numel() for p in Adapter(16, 8).parameters())

@@ -8,7 +8,7 @@ from ordinary_training import train
 from fedemb.data import Examples
 from model_zoo.system import DataFacts, TaskOptions
 from model_zoo.video.retrieval import retrieval_metrics
-from model_zoo.videoprism.card import VIDEOPRISM, VideoPrismStages
+from model_zoo.videoprism.card import VideoPrismStages
 from model_zoo.videoprism.network import begin_distillation
 
 # Learning signal: on synthetic moving shapes, stage-2 loss falls. (That a linear probe
@@ -69,7 +69,11 @@ def test_captions_find_their_clips_and_the_student_foretells_its_teacher():
             **{"heads": 4, "mlp": 64},
         },
         width=32,
-        text=VIDEOPRISM.configuration("tiny").build.text,
+        text={
+            **{"vocab_size": 256, "length": 16, "layers": 1, "heads": 4, "mlp": 64},
+            **{"pool": "mean", "activation": "relu", "norm_eps": 1e-6},
+            "logit_cap": 50.0,
+        },
         decoders={"width": 32, "layers": 2, "heads": 4, "mlp": 64},
         contrast={"temperature": 0.5},
         towers={"auxiliary": 1, "pooler": 1},
