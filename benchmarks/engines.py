@@ -30,7 +30,9 @@ def round_of(workload: Workload, runner: InlineRunner) -> Callable[[], object]:
 def chosen(workload: Workload) -> InlineRunner:
     """Our runner with the engine that it would choose by itself."""
     runner = workload.runner(EngineChoice())
-    choice, _ = choose_engine(runner, start(runner)[0], workload.rows)
+    choice, _ = choose_engine(
+        runner, start(runner)[0], workload.rows, clients=workload.clients
+    )
     return runner.with_engine(choice)
 
 
@@ -58,13 +60,16 @@ def against_plain(name: str, repeat: int) -> Iterator[Row]:
 def heads(repeat: int) -> Iterator[Row]:
     """50 head steps, then one backbone step over all rows of a client."""
     workload = WORKLOADS["W1"]
-    subjects = {}
+    subjects, engines = {}, []
     for steps in (0, 50):
         runner = workload.runner(EngineChoice())
         recipe = replace(runner.recipe, head_steps=steps, steps=steps + 1)
         runner = replace(runner, recipe=recipe)
-        choice, _ = choose_engine(runner, start(runner)[0], workload.rows)
+        choice, _ = choose_engine(
+            runner, start(runner)[0], workload.rows, clients=workload.clients
+        )
         runner = runner.with_engine(choice)
+        engines.append(f"{choice.name}, {choice.chunk} at a time")
         subjects[f"{steps}"] = round_of(workload, runner)
     times = interleave(subjects, repeat)
     share = 1 - 1 / times.ratio("50", "0")
@@ -73,8 +78,8 @@ def heads(repeat: int) -> Iterator[Row]:
         0.10,
         share,
         "of the round",
-        f"{times.median('50'):.3f} s with, {times.median('0'):.3f} s without; "
-        f"{choice.name}, {choice.chunk} at a time",
+        f"{times.median('50'):.3f} s with ({engines[1]}), {times.median('0'):.3f} s "
+        f"without ({engines[0]})",
     )
 
 

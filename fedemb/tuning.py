@@ -9,6 +9,7 @@ change what another contributes, which no clipping bounds.
 """
 
 import copy
+import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -45,7 +46,11 @@ class Measurement:
 
 
 def choose_engine(
-    runner: InlineRunner, theta: Tensor, rows_per_client: int, name: str = "auto"
+    runner: InlineRunner,
+    theta: Tensor,
+    rows_per_client: int,
+    name: str = "auto",
+    clients: float = math.inf,
 ) -> tuple[EngineChoice, list[Measurement]]:
     """The fastest engine for this model on this machine, and all measurements.
 
@@ -54,6 +59,8 @@ def choose_engine(
         theta: backbone `[P]`.
         rows_per_client: typical rows of one virtual client.
         name: an engine's name restricts the choice to its chunk sizes.
+        clients: virtual clients that a round is expected to have; chunks are small
+            enough for every core to get one.
 
     Raises:
         UserError: if no engine of that name computes what the serial one does.
@@ -67,6 +74,8 @@ def choose_engine(
         )
     measured = []
     largest = max(1, _MOST_ROWS // rows_per_client)
+    if clients < math.inf:
+        largest = max(1, min(largest, math.ceil(clients / (os.cpu_count() or 1))))
     candidates = (
         replace(c, chunk=min(c.chunk, largest))
         for c in _candidates(runner, name, single)

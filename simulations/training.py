@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -247,10 +248,14 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
     backbone = make_backbone(assembly, 0)
     runner = inline_runner(assembly, 0, backbone, client_key(key, 0), EngineChoice())
     theta = runner.layout.flatten(dict(backbone.named_parameters()))
-    users = assembly.configuration.privacy.users_per_virtual_client or 1
-    rows = TYPICAL_ROWS * users
+    privacy = assembly.configuration.privacy
+    users = privacy.users_per_virtual_client or 1
     choice, measured = choose_engine(
-        runner, theta, rows, assembly.configuration.run.engine
+        runner,
+        theta,
+        rows_per_client=TYPICAL_ROWS * users,
+        name=assembly.configuration.run.engine,
+        clients=(privacy.users_per_round or math.inf) / users,
     )
     rates = ", ".join(
         f"{m.choice.name}/{m.choice.chunk}: {m.clients_per_second:,.0f}"
