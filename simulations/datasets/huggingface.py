@@ -100,7 +100,9 @@ def _names(options: LoadOptions) -> tuple[str, str, str]:
 def _open(name: str) -> Any:
     try:
         import datasets  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
+
+        datasets.load_dataset  # noqa: B018  # a folder of that name imports as well
+    except (ImportError, AttributeError) as error:
         raise NotAvailable(
             "hf: needs the package datasets; install fedemb with the extra hub."
         ) from error
