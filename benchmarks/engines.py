@@ -29,7 +29,10 @@ def round_of(workload: Workload, runner: InlineRunner) -> Callable[[], object]:
 
 def chosen(workload: Workload) -> InlineRunner:
     """Our runner with the engine that it would choose by itself."""
-    runner = workload.runner(EngineChoice())
+    return with_own_choice(workload, workload.runner(EngineChoice()))
+
+
+def with_own_choice(workload: Workload, runner: InlineRunner) -> InlineRunner:
     choice, _ = choose_engine(
         runner, start(runner)[0], workload.rows, clients=workload.clients
     )
@@ -64,12 +67,8 @@ def heads(repeat: int) -> Iterator[Row]:
     for steps in (0, 50):
         runner = workload.runner(EngineChoice())
         recipe = replace(runner.recipe, head_steps=steps, steps=steps + 1)
-        runner = replace(runner, recipe=recipe)
-        choice, _ = choose_engine(
-            runner, start(runner)[0], workload.rows, clients=workload.clients
-        )
-        runner = runner.with_engine(choice)
-        engines.append(f"{choice.name}, {choice.chunk} at a time")
+        runner = with_own_choice(workload, replace(runner, recipe=recipe))
+        engines.append(f"{runner.engine.name}, {runner.engine.chunk} at a time")
         subjects[f"{steps}"] = round_of(workload, runner)
     times = interleave(subjects, repeat)
     share = 1 - 1 / times.ratio("50", "0")

@@ -25,6 +25,7 @@ from fedemb.engines.heads import (
     head_loss,
     moving,
 )
+from fedemb.engines.layers import share_no_weights, trained_layers
 from fedemb.engines.rows import as_one_batch, by_client, channels_last
 from fedemb.engines.stacked import STACKED, can_stack, stored_order
 from fedemb.local import LocalModel, LocalTraining, Work
@@ -131,10 +132,8 @@ def _alone(work: Work, client: int, step: int) -> Batch:
 
 def stackable(backbone: nn.Module, layout: FlatLayout) -> bool:
     """Whether trained parameters lie in layers with a stacked form, each in one."""
-    layers = _trained_layers(backbone, layout)
-    owned = sum(len(list(layer.parameters(recurse=False))) for layer in layers)
-    distinct = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
-    return owned == len(distinct) and all(can_stack(layer) for layer in layers)
+    layers = trained_layers(backbone, layout)
+    return share_no_weights(layers) and all(can_stack(layer) for layer in layers)
 
 
 class Stack:
@@ -253,7 +252,7 @@ def _with_leaves(
                     layer._parameters[name] = of[id(value)]  # type: ignore[assignment]
         return twin
     replaced = {}
-    for layer in _trained_layers(twin, layout):
+    for layer in trained_layers(twin, layout):
         values = {
             name: of.get(id(value), _repeated(layer, name, value, clients))
             for name, value in layer.named_parameters(recurse=False)
@@ -271,17 +270,6 @@ def _repeated(layer: nn.Module, name: str, value: Tensor, clients: int) -> Tenso
     """A parameter that is not trained, the same for every client."""
     order = stored_order(layer, name) or tuple(range(value.dim()))
     return value.permute(order).expand(clients, *(value.shape[a] for a in order))
-
-
-def _trained_layers(backbone: nn.Module, layout: FlatLayout) -> list[nn.Module]:
-    """The layers that own trained parameters; twice if a parameter has two owners."""
-    named = dict(backbone.named_parameters())
-    trained = {id(named[name]) for name in layout.names}
-    return [
-        layer
-        for layer in backbone.modules()
-        if any(id(value) in trained for value in layer._parameters.values())
-    ]
 
 
 def _train(

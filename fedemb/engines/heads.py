@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from fedemb.engines.rows import channels_last, in_plain_order
+from fedemb.engines.rows import channels_last, in_plain_order, of_each
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Features, Parameters
@@ -92,9 +92,7 @@ def features_by_row(
         out[rows[read]] = values.detach()[read]
         return out
 
-    if isinstance(features, Tensor):
-        return placed(features)
-    return {name: placed(values) for name, values in features.items()}
+    return of_each(features, placed)
 
 
 def embed_rows(
@@ -192,6 +190,4 @@ def head_loss(
 
 
 def _gather(work: Work, features: Features, step: int) -> Features:
-    if isinstance(features, Tensor):
-        return work.gather(features, step)
-    return {name: work.gather(value, step) for name, value in features.items()}
+    return of_each(features, lambda values: work.gather(values, step))

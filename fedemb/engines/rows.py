@@ -4,6 +4,8 @@ Backbones treat rows independently (a formal requirement of `EmbeddingTask`), so
 rows of several virtual clients can pass through one as a single batch.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,22 +24,23 @@ def as_one_batch(batch: Batch) -> Batch:
     return flat
 
 
+def of_each(features: Features, function: Callable[[Tensor], Tensor]) -> Features:
+    """`function` of the features, or of each of them where they have names."""
+    if isinstance(features, Tensor):
+        return function(features)
+    return {name: function(values) for name, values in features.items()}
+
+
 def by_client(features: Features, clients: int) -> Features:
     """`[V * B, ...]` as `[V, B, ...]`, in plain memory order."""
-    features = in_plain_order(features)
-    if isinstance(features, Tensor):
-        return torch.unflatten(features, 0, (clients, -1))
-    return {
-        name: torch.unflatten(values, 0, (clients, -1))
-        for name, values in features.items()
-    }
+    return of_each(
+        in_plain_order(features), lambda rows: torch.unflatten(rows, 0, (clients, -1))
+    )
 
 
 def in_plain_order(features: Features) -> Features:
     """Contiguous features; norms under `vmap` refuse any other order."""
-    if isinstance(features, Tensor):
-        return features.contiguous()
-    return {name: values.contiguous() for name, values in features.items()}
+    return of_each(features, Tensor.contiguous)
 
 
 def channels_last(values: Tensor) -> Tensor:

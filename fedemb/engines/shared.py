@@ -7,7 +7,6 @@ with trained parameters outside the layers that have such a rule is vectorised o
 clients by `torch.func` instead.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fedemb.engines.heads import features_by_row, fit_heads, head_loss
+from fedemb.engines.layers import share_no_weights, trained_layers
 from fedemb.engines.rows import as_one_batch, by_client
 from fedemb.engines.serial import local_parameters
 from fedemb.engines.weight_gradients import Rule, rule_of
@@ -181,23 +181,12 @@ def _refuse_overwritten(seen: list[_Call]) -> None:
 
 
 def _rules(backbone: nn.Module, layout: FlatLayout) -> dict[str, Rule] | None:
-    """A rule for every layer that owns trained parameters, or None if one has none."""
-    trained = set(layout.names)
-    owners = Counter(
-        id(p) for _, p in backbone.named_parameters(remove_duplicate=False)
-    )
-    if any(owners[id(backbone.get_parameter(name))] > 1 for name in trained):
-        return None  # tied weights: one name stands for the gradients of several layers
-    rules: dict[str, Rule] = {}
-    for name, layer in backbone.named_modules():
-        own = {
-            f"{name}.{k}" if name else k
-            for k, _ in layer.named_parameters(recurse=False)
-        }
-        if not own & trained:
-            continue
-        rule = rule_of(layer)
-        if rule is None:
-            return None
-        rules[name] = rule
-    return rules
+    """A rule for every layer that owns trained parameters, or None if one has none.
+
+    Nor have layers that share weights: one name would stand for both their gradients.
+    """
+    layers = trained_layers(backbone, layout)
+    names = {layer: name for name, layer in backbone.named_modules()}
+    found = {names[layer]: rule_of(layer) for layer in layers}
+    rules = {name: rule for name, rule in found.items() if rule is not None}
+    return rules if len(rules) == len(found) and share_no_weights(layers) else None

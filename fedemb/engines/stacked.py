@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fedemb.engines.layers import zero_padded
 from fedemb.engines.rows import channels_last, patches
 
 
@@ -124,9 +125,7 @@ say that its weights are read outside the layer."""
 
 def can_stack(layer: nn.Module) -> bool:
     """Whether a layer has a stacked form."""
-    plain = not isinstance(layer, nn.Conv2d) or (
-        layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    )
+    plain = not isinstance(layer, nn.Conv2d) or zero_padded(layer)
     return type(layer) in STACKED and plain
 
 

@@ -4,14 +4,13 @@ import torch
 from torch import Tensor, nn
 
 
-def plain_table(layer: nn.Module) -> bool:
+def plain_table(layer: nn.Embedding) -> bool:
     """Whether a lookup's gradient is its upstream gradient, row by row.
 
     Tables that pad, renormalise or scale by frequency have gradients of their own.
     """
     return (
-        type(layer) is nn.Embedding
-        and layer.padding_idx is None
+        layer.padding_idx is None
         and layer.max_norm is None
         and not layer.scale_grad_by_freq
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn import grad as layer_gradients
 
+from fedemb.engines.layers import zero_padded
 from fedemb.engines.rows import patches
 from fedemb.engines.tables import embedding, plain_table
 
@@ -29,11 +30,11 @@ _FEW = 100_000  # numbers of a client's patches; more are not worth writing out
 
 def rule_of(layer: nn.Module) -> Rule | None:
     """The rule for a layer, or None if it has none."""
-    padded = isinstance(layer, nn.Conv2d) and (
-        layer.padding_mode != "zeros" or isinstance(layer.padding, str)
-    )
-    special = isinstance(layer, nn.Embedding) and not plain_table(layer)
-    return None if padded or special else _RULES.get(type(layer))
+    if isinstance(layer, nn.Conv2d) and not zero_padded(layer):
+        return None
+    if isinstance(layer, nn.Embedding) and not plain_table(layer):
+        return None
+    return _RULES.get(type(layer))
 
 
 def _linear(

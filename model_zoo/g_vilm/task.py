@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fedemb.data import OWNER, Examples
 from fedemb.errors import UserError
-from fedemb.protocols import Batch, Features, Parameters
+from fedemb.protocols import Batch, Features
+from model_zoo.constant_head import ConstantHead
 from model_zoo.g_vilm.evaluation import evaluate
 from model_zoo.g_vilm.losses import grounding_loss, temporal_loss
 from model_zoo.g_vilm.network import DualEncoder
@@ -31,7 +32,7 @@ Steps = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GVilmTask:
+class GVilmTask(ConstantHead):
     """An `EmbeddingTask` over clips with captions.
 
     The temperatures are the local head: fresh on every virtual client, and adapted
@@ -83,13 +84,6 @@ class GVilmTask:
         """The temperatures, as logarithms of their inverses."""
         del capacity
         return Temperatures(self.temperatures)
-
-    def fresh_head(
-        self, head: nn.Module, classes: int, generator: torch.Generator
-    ) -> Parameters:
-        """The temperatures at first; nothing in them is random."""
-        del classes, generator
-        return {name: p.detach().clone() for name, p in head.named_parameters()}
 
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
         """Clips, blended clips with their masks, captions and noun prompts as ids."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.heads import unit_rows, weighted_mean
 from fedemb.identity import pixels
-from fedemb.protocols import Batch, Features, Parameters
+from fedemb.protocols import Batch, Features
+from model_zoo.constant_head import ConstantHead
 from model_zoo.univrd.augment import Annotated, Augmentation, augmented
 from model_zoo.univrd.backbone import UniVRD
 from model_zoo.univrd.evaluation import evaluate
@@ -48,7 +49,7 @@ class LocalScaling(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SceneTask:
+class _SceneTask(ConstantHead):
     """What the stages share.
 
     Attributes:
@@ -86,13 +87,6 @@ class _SceneTask:
         """Local scalings; `capacity` does not matter, labels are texts."""
         del capacity
         return LocalScaling(self.width)
-
-    def fresh_head(
-        self, head: nn.Module, classes: int, generator: torch.Generator
-    ) -> Parameters:
-        """The public constants that every scaling starts from."""
-        del classes, generator
-        return {name: p.detach().clone() for name, p in head.named_parameters()}
 
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
         """Pictures; augmented ones with boxes, names and relations; texts to ask for.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, Features, Parameters
+from model_zoo.constant_head import ConstantHead
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.text.words import canonical
 from model_zoo.video.contrastive import contrastive_loss
@@ -77,7 +78,7 @@ class VideoPrismTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveTask(VideoPrismTask):
+class ContrastiveTask(ConstantHead, VideoPrismTask):
     """Stage 1: clips with dropped tubes are matched with their captions.
 
     The temperature is the local head. Negatives are the virtual client's other rows.
@@ -101,13 +102,6 @@ class ContrastiveTask(VideoPrismTask):
         """The temperature, as the logarithm of its inverse."""
         del capacity
         return Temperature(self.temperature)
-
-    def fresh_head(
-        self, head: nn.Module, classes: int, generator: torch.Generator
-    ) -> Parameters:
-        """The temperature at first; nothing in it is random."""
-        del classes, generator
-        return {name: p.detach().clone() for name, p in head.named_parameters()}
 
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
         """Clips in [0, 1], the places kept, and captions as ids."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fedemb.data import Examples
 from fedemb.errors import UserError
-from fedemb.protocols import Batch, Features, Parameters
+from fedemb.protocols import Batch, Features
+from model_zoo.constant_head import ConstantHead
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.video.contrastive import contrastive_loss
 from model_zoo.video.encoder import clip_pixels
@@ -27,7 +28,7 @@ CAPTIONS = ("sampled", "beam", "original")
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoLanguageTask(ABC):
+class VideoLanguageTask(ConstantHead, ABC):
     """What the three stages share; the embedding is the dual encoder's.
 
     Attributes:
@@ -55,13 +56,6 @@ class VideoLanguageTask(ABC):
         """Nothing is local: the half that is adapted is all that is trained."""
         del capacity
         return nn.Identity()
-
-    def fresh_head(
-        self, head: nn.Module, classes: int, generator: torch.Generator
-    ) -> Parameters:
-        """The head at first; nothing in it is random."""
-        del classes, generator
-        return {name: p.detach().clone() for name, p in head.named_parameters()}
 
     @abstractmethod
     def features(self, backbone: nn.Module, batch: Batch) -> Features:

@@ -6,7 +6,6 @@ import torch
 from ordinary_training import train
 from torch.nn import functional as F
 
-from fedemb.data import Examples
 from model_zoo.const_cl.card import ConstClStages
 from model_zoo.const_cl.heads import region_features
 from model_zoo.system import DataFacts, TaskOptions
@@ -80,7 +79,7 @@ def test_regions_are_found_again_and_clips_told_apart_after_training():
     backbone = stage.task.make_backbone()
     whole = data.held_out()
     rows = np.arange(len(whole))[:300]
-    held_out = Examples(whole.take(rows), np.array([0, len(rows)]))
+    held_out = whole.only(rows)
     clips = clip_pixels(held_out.fields["clip"])
     boxes = torch.from_numpy(held_out.fields["boxes"])
     before = neighbours(backbone, clips)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from ordinary_training import train
 
-from fedemb.data import Examples
 from model_zoo.g_vilm.card import GVilmStages
 from model_zoo.system import DataFacts, TaskOptions
 from simulations.datasets.clips import PlainClips
@@ -49,7 +48,7 @@ def test_stretches_captions_and_groups_are_found_after_training():
     backbone = stage.task.make_backbone()
     whole = data.held_out()
     rows = np.arange(0, len(whole), max(len(whole) // 256, 1))[:256]
-    held_out = Examples(whole.take(rows), np.array([0, len(rows)]))
+    held_out = whole.only(rows)
     before = stage.task.evaluate(backbone, held_out)
     unsure = undecided(stage.task, backbone, held_out)
     train(stage.task, backbone, data, steps=250, users=32, rate=3e-3)

@@ -34,7 +34,7 @@ def task_of(name="tiny", **changes):
 
 def rows(count, user=0):
     found = SCENES.fetch(np.array([user]))
-    return Examples(found.take(np.arange(count)), np.array([0, count]))
+    return found.only(np.arange(count))
 
 
 def opened(task, seed=0):
@@ -62,7 +62,7 @@ def learned():
     head = task.make_head(1152)
     for step in range(60):
         taken = np.random.default_rng(step).choice(len(data), 32, replace=False)
-        part = Examples(data.take(taken), np.array([0, 32]))
+        part = data.only(taken)
         batch = task.prepare(part, np.array([step], np.uint64))
         loss = task.loss(head, task.features(model, batch), batch)
         optimizer.zero_grad()
@@ -273,7 +273,7 @@ def test_conditioning_is_used_and_shuffling_captions_is_noticed():
         SCENES.fetch(np.arange(1)).take(np.array([0, 15])), np.array([0, 2])
     )
     assert data.fields["caption"][0] != data.fields["caption"][1]
-    many = Examples(data.take(np.tile([0, 1], 12)), np.array([0, 24]))
+    many = data.only(np.tile([0, 1], 12))
     task = replace(task, filtered=False)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(80):

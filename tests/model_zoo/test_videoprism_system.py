@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from fedemb.cli.main import app
-from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.local import LocalTraining, make_work
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
@@ -228,7 +227,7 @@ def test_the_contrast_teaches_both_towers_and_a_lone_clip_nothing(student):
     CONTRAST.loss(head, CONTRAST.features(student, batch), batch).backward()
     for part in (student.video, student.auxiliary, student.pooler, student.text):
         assert any(p.grad is not None and p.grad.any() for p in part.parameters())
-    one = Examples(DATA.fetch(np.array([1])).take(np.array([0])), np.array([0, 1]))
+    one = DATA.fetch(np.array([1])).only(np.array([0]))
     assert float(deltas("serial", STAGES[0], one).norm()) == 0
 
 
@@ -269,7 +268,7 @@ def test_rows_are_seen_each_by_itself(task, student):
 @pytest.mark.parametrize("task", [CONTRAST, DISTIL, ALIGN])
 def test_every_stage_is_judged_by_the_same_metrics(task, student):
     held_out = DATA.held_out()
-    some = Examples(held_out.take(np.arange(0, 200, 2)), np.array([0, 100]))
+    some = held_out.only(np.arange(0, 200, 2))
     found = task.evaluate(student, some)
     assert VIDEOPRISM.metric in found
     assert {"recall_at_1", "probe_accuracy", "zero_shot_accuracy"} <= set(found)

@@ -283,7 +283,7 @@ def test_captions_are_drawn_anew_by_each_virtual_client_s_own_seed():
 
 def test_a_lone_clip_teaches_the_dual_encoder_nothing():
     rows = DATA.fetch(np.array([1]))
-    one = Examples(rows.take(np.array([0])), np.array([0, 1]))
+    one = rows.only(np.array([0]))
     assert float(deltas("serial", one, "sampled").norm()) == 0
 
 
@@ -372,7 +372,7 @@ def test_configurations_say_what_public_weights_they_start_from():
 def test_metrics_are_there_and_start_near_chance(backbone):
     held_out = DATA.held_out()
     rows = np.arange(80)
-    few = Examples(held_out.take(rows), np.array([0, len(rows)]))
+    few = held_out.only(rows)
     found = DISTIL.evaluate(backbone, few)
     assert 0 <= found["text_to_video_recall_at_10"] < 0.5
     assert 0 <= found["cider"] < 1
