@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from fedemb.engines.alone import multiply_alone
 from fedemb.engines.heads import (
     concatenated,
     features_by_row,
@@ -224,9 +225,13 @@ def _leaf(value: Tensor, velocity: Tensor) -> Tensor:
     """Shares memory with `value`; autograd adds its gradients to `velocity`."""
     leaf = value.detach().requires_grad_()
     leaf.grad = velocity.detach()
-    # Adding in another memory order is slow.
-    leaf.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
+    leaf.register_hook(_in_order)  # type: ignore[no-untyped-call]
     return leaf
+
+
+def _in_order(gradient: Tensor | None) -> Tensor | None:
+    """Adding in another memory order is slow; None is what layers added themselves."""
+    return None if gradient is None else gradient.contiguous()
 
 
 def _stack(model: LocalModel, layout: FlatLayout, theta: Tensor, clients: int) -> Stack:
@@ -250,6 +255,7 @@ def _with_leaves(
             for name, value in layer._parameters.items():
                 if id(value) in of:
                     layer._parameters[name] = of[id(value)]  # type: ignore[assignment]
+        multiply_alone(twin)
         return twin
     replaced = {}
     for layer in trained_layers(twin, layout):
