@@ -106,7 +106,7 @@ def _after_heads(
     deltas = theta.new_zeros(len(work.rows), layout.size)
     clients = torch.nonzero(work.active(step)).flatten().tolist()
     batches = [_alone(work, client, step) for client in clients]
-    features = [model.task.features(stack.module, batch) for batch in batches]
+    features = [model.features(stack.module, batch) for batch in batches]
     read = [work.rows[client, step] for client in clients]
     rows = torch.cat([own[own >= 0] for own in read]) if read else None
     known = (
@@ -318,10 +318,10 @@ def _loss(
     """The sum of the clients' losses at a step."""
     if stack.clients == 1:
         batch = _alone(work, 0, step)
-        features = model.task.features(stack.module, batch)
+        features = model.features(stack.module, batch)
         return head_loss(model, {k: v[0] for k, v in heads.items()}, features, batch)
     batch = work.at(step)
-    features = model.task.features(stack.module, as_one_batch(batch))
+    features = model.features(stack.module, as_one_batch(batch))
     losses: Tensor = vmap(lambda h, f, b: head_loss(model, h, f, b))(
         heads, by_client(features, stack.clients), batch
     )
