@@ -33,18 +33,6 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
     return a @ b
 
 
-def bmm(a: Tensor, b: Tensor) -> Tensor:
-    """`[V, N, K]` by `[V, K, M]`, without gradients.
-
-    Example:
-        >>> bmm(torch.ones(3, 200, 100), torch.ones(3, 100, 90)).shape
-        torch.Size([3, 200, 90])
-    """
-    if len(a) and len(a) == len(b) and _mkl_is_slow() and _large(a[0], b[0]):
-        return torch.stack([mm(x, y) for x, y in zip(a, b, strict=True)])
-    return torch.bmm(a, b)
-
-
 def described() -> str:
     """Which libraries multiply here, for reports."""
     return "oneDNN and torch" if _mkl_is_slow() else "torch"

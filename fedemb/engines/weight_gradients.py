@@ -18,7 +18,6 @@ from torch.nn import grad as layer_gradients
 from fedemb.engines.layers import zero_padded
 from fedemb.engines.rows import patches
 from fedemb.engines.tables import embedding, plain_table
-from fedemb.products import bmm
 
 Rule: TypeAlias = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Tensor]]
 """(layer, input `[V * B, ...]`, gradient of its output, V) -> gradients `[V, ...]`.
@@ -54,8 +53,8 @@ def _bias(layer: nn.Module, outputs: Tensor) -> dict[str, Tensor]:
 def _products(outputs: Tensor, inputs: Tensor) -> Tensor:
     """`[V, N, O]` and `[V, N, I]` to `[V, O, I]`; several times faster narrow first."""
     if inputs.shape[2] < outputs.shape[2]:
-        return bmm(inputs.mT, outputs).mT
-    return bmm(outputs.mT, inputs)
+        return torch.bmm(inputs.mT, outputs).mT
+    return torch.bmm(outputs.mT, inputs)
 
 
 def _conv2d(

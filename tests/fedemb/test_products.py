@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedemb.products import bmm, mm
+from fedemb.products import mm
 
 
 def _factor(rows, columns, turned, dtype=torch.float32):
@@ -21,8 +21,6 @@ def test_products_of_any_shape_and_memory_order(shape, turned):
     b = _factor(inner, columns, turned[1])
     expected = a.double() @ b.double()
     assert torch.allclose(mm(a, b).double(), expected, atol=1e-3)
-    several = bmm(a.expand(3, *a.shape), b.expand(3, *b.shape))
-    assert torch.allclose(several.double(), expected.expand_as(several), atol=1e-3)
 
 
 def test_parts_are_read_where_they_lie():
@@ -38,5 +36,3 @@ def test_other_numbers_are_torchs():
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         mm(torch.ones(200, 300), torch.ones(200, 300))
-    with pytest.raises(RuntimeError, match="batch"):
-        bmm(torch.ones(2, 200, 300), torch.ones(3, 300, 200))
