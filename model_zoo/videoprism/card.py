@@ -228,6 +228,7 @@ _TINY = VideoPrismStages(
     contrast={"temperature": 0.2, "dropped": 0.25},
     decoders={"width": 16, "layers": 1, "heads": 2, "mlp": 32},
     shares=(0.6, 0.1, 0.3),
+    rates=(1.0, 0.1, 0.3),  # at full rate distillation undoes what contrast learned
     towers={"auxiliary": 0, "pooler": 0},
     projected=True,
     trained="names:video.time,video.temporal*,pooler.*,text.*",
