@@ -19,6 +19,13 @@ class Stage:
         inherit: from the state of the previous stage's backbone to that of this one;
             None takes over what has the same name and shape. The previous stage's
             backbone is a private release, so whatever is made of it costs nothing.
+        learning_rate_scale: the server's learning rate in this stage, as a multiple of
+            the run's. Small where a stage should refine, not undo, what the one before
+            has learned. A public constant that acts on releases: privacy does not
+            depend on it.
+
+    Raises:
+        UserError: if a number is out of range.
     """
 
     name: str
@@ -26,9 +33,15 @@ class Stage:
     share_of_rounds: float = 1.0
     trainable: str = "all"
     inherit: Callable[[Parameters], Parameters] | None = None
+    learning_rate_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.share_of_rounds <= 1:
             raise UserError(
                 f"share_of_rounds={self.share_of_rounds} must be in (0, 1]."
+            )
+        if not 0 < self.learning_rate_scale < float("inf"):
+            raise UserError(
+                f"learning_rate_scale={self.learning_rate_scale} must be positive and "
+                "finite."
             )

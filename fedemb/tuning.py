@@ -31,7 +31,8 @@ _TOLERANCE = 1e-6  # of the norm of the deltas, in double precision
 
 _PASSES, _SECONDS = 6, 0.3  # of a measurement, at most
 
-_MOST_ROWS = 1024  # trained together; bounds the memory of activations
+_MOST_ROWS = 1024  # trained together; with the next, bounds the memory of activations
+_MOST_VALUES = 1 << 23  # of their prepared tensors; a clip has as many as 32 digits
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ def choose_engine(
             "this model has not, and full precision; use --engine flat or auto."
         )
     measured = []
-    largest = max(1, _MOST_ROWS // rows_per_client)
-    if clients < math.inf:
-        largest = max(1, min(largest, math.ceil(clients / (os.cpu_count() or 1))))
+    largest = largest_chunk(rows_per_client, _values_of_a_row(runner), clients)
     candidates = (
         replace(c, chunk=min(c.chunk, largest))
         for c in _candidates(runner, name, single)
@@ -101,6 +100,27 @@ def choose_engine(
         "model, so its features mix rows of several virtual clients; use --engine "
         "serial."
     )
+
+
+def largest_chunk(rows: int, values: int, clients: float = math.inf) -> int:
+    """How many virtual clients may be trained together, at most.
+
+    Activations grow with rows and with what a row holds, so both are bounded; and
+    every core gets a chunk.
+
+    Args:
+        rows: of one virtual client.
+        values: numbers in one prepared row.
+        clients: virtual clients that a round is expected to have.
+
+    Example:
+        >>> largest_chunk(16, 28 * 28), largest_chunk(16, 8 * 32 * 32 * 3)
+        (64, 21)
+    """
+    most = min(_MOST_ROWS, _MOST_VALUES // max(1, values)) // rows
+    if clients < math.inf:
+        most = min(most, math.ceil(clients / (os.cpu_count() or 1)))
+    return max(1, most)
 
 
 def agrees_with_serial(runner: InlineRunner, name: str, theta: Tensor) -> bool:
@@ -156,6 +176,12 @@ def _takes_one_step(runner: InlineRunner, rows: int) -> bool:
     examples = _made_up_clients(runner.dataset.held_out(), 1, rows)
     work = make_work(runner.task, runner.recipe, examples, np.zeros(1, np.uint64))
     return single_backbone_step(work, runner.recipe)
+
+
+def _values_of_a_row(runner: InlineRunner) -> int:
+    examples = _made_up_clients(runner.dataset.held_out(), 1, 2)
+    batch = runner.task.prepare(examples, np.zeros(1, np.uint64))
+    return sum(values[0].numel() for values in batch.values())
 
 
 def _made_up_clients(public: Examples, clients: int, rows: int) -> Examples:

@@ -48,6 +48,11 @@ class Assembly:
         ends[-1] = total
         return [b - a for a, b in zip(ends, ends[1:], strict=False)]
 
+    def learning_rate(self, stage: int) -> float:
+        """The server's learning rate at the start of a stage."""
+        scale = self.stages[stage].learning_rate_scale
+        return self.configuration.server.learning_rate * scale
+
     def layout(self, stage: int, backbone: nn.Module) -> FlatLayout:
         """The trained parameters of a stage."""
         chosen = self.configuration.model.trainable or self.stages[stage].trainable
@@ -72,21 +77,22 @@ class Assembly:
         whole_periods(promise.plan, self.rounds())
         return promise
 
-    def optimizer(self, rounds: int) -> ServerOptimizer:
-        """The server optimizer of a stage of `rounds` rounds, with what it releases."""
+    def optimizer(self, stage: int) -> ServerOptimizer:
+        """The server optimizer of a stage, with what it releases."""
         server = self.configuration.server
-        fall_over = rounds if server.schedule == "linear" else None
+        rate = self.learning_rate(stage)
+        fall_over = self.rounds()[stage] if server.schedule == "linear" else None
         optimizer: ServerOptimizer
         if server.optimizer == "adam":
             optimizer = ServerAdam(
-                learning_rate=server.learning_rate,
+                learning_rate=rate,
                 beta1=server.momentum,
                 beta2=server.beta2,
                 fall_over=fall_over,
             )
         else:
             optimizer = ServerSGD(
-                learning_rate=server.learning_rate,
+                learning_rate=rate,
                 momentum=server.momentum,
                 fall_over=fall_over,
             )

@@ -109,6 +109,7 @@ def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
             "relative_noise": outcome.forecast.relative_noise,
             "trained_parameters": outcome.forecast.trained_parameters,
         },
+        "stages": stages_of(assembly),
         "rounds_completed": progress.rounds,
         "stopped_early": progress.exhausted,
         "metrics": metrics,
@@ -125,6 +126,24 @@ def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
             "workers": run.workers or 1,
         },
     }
+
+
+def stages_of(assembly: Assembly) -> list[dict[str, Any]]:
+    """What each stage of a run was: its rounds, what it trained, at which rate."""
+    if assembly.configuration.run.baseline == "dp-sgd":
+        return []
+    chosen = assembly.configuration.model.trainable
+    return [
+        {
+            "name": stage.name,
+            "rounds": rounds,
+            "trainable": chosen or stage.trainable,
+            "learning_rate": assembly.learning_rate(number),
+        }
+        for number, (stage, rounds) in enumerate(
+            zip(assembly.stages, assembly.rounds(), strict=True)
+        )
+    ]
 
 
 def notices_of(assembly: Assembly, progress: Progress) -> list[str]:

@@ -95,7 +95,7 @@ class Trainer:
         self, stage: int, rounds: int, backbone: nn.Module, progress: Progress
     ) -> None:
         layout = self.assembly.layout(stage, backbone)
-        optimizer = self.assembly.optimizer(rounds)
+        optimizer = self.assembly.optimizer(stage)
         theta = layout.flatten(dict(backbone.named_parameters()))
         state = ServerState(0, theta, optimizer.init(theta), self.plan.clip_norm)
         saved = self.folder.state(stage) if self.folder else None

@@ -63,8 +63,9 @@ class TubeTokens(nn.Module):
         """
         t, h, w = self.shape.grid
         a, b, c = self.shape.tube
-        cut = clips.reshape(len(clips), 3, t, a, h, b, w, c)
-        rows = cut.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(len(clips), t * h * w, -1)
+        count = clips.shape[0]  # not len: a number of rows would be fixed by export
+        cut = clips.reshape(count, 3, t, a, h, b, w, c)
+        rows = cut.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(count, t * h * w, -1)
         x: Tensor = self.project(rows)
         if not self.shape.separable:
             joint: Tensor = x + self.place(places(x, t * h * w))

@@ -110,9 +110,9 @@ def _judge(
     read = _tuned(adapted, layers) if own else _frozen(adapted, layers)
     _fit(problem, read, head, own, recipe)
     head.eval()
-    crops = spatial_views(clips_of(problem.test), recipe.views)
-    frozen = _frozen(adapted, layers)
-    answers = [_answers(problem, frozen, head, crop) for crop in crops]
+    answers = answers_over_views(
+        problem, _frozen(adapted, layers), head, clips_of(problem.test), recipe.views
+    )
     boxes = boxes_of(problem, slice(0, 1))
     costs = costs_of(
         encoder,
@@ -123,7 +123,7 @@ def _judge(
         lambda grids: logits_of(problem, head, one_of(problem, grids, clips), boxes),
         own,
     )
-    found = score_answers(problem, torch.stack(answers).mean(0), head)
+    found = score_answers(problem, answers, head)
     return Judged(score=100 * found, costs=costs)
 
 
@@ -204,6 +204,14 @@ def _all_grids(
     parts = [read(flat[i : i + block]) for i in range(0, len(flat), block)]
     grids = [torch.cat(layer) for layer in zip(*parts, strict=True)]
     return windows_of(problem, grids, len(clips))
+
+
+def answers_over_views(
+    problem: Problem, read: Read, head: nn.Module, clips: Tensor, views: int
+) -> Tensor:
+    """Scores in [0, 1] of the test clips, averaged over crops of each."""
+    crops = spatial_views(clips, views)
+    return torch.stack([_answers(problem, read, head, crop) for crop in crops]).mean(0)
 
 
 def _answers(

@@ -25,6 +25,7 @@ class VideoPrismStages:
         decoders: arguments of `DecoderShape`, but for its outer sides.
         shares: of the rounds, for contrast, distillation, and alignment (the encoder
             is frozen, the text tower tuned); a share of 0 leaves a stage out.
+        rates: of the server in each stage, as multiples of the run's.
         towers: arguments of `DualShape`.
         contrast: arguments of `ContrastiveTask`, such as `dropped`.
         distillation: arguments of `DistillationTask`, such as `weights` for ablations.
@@ -38,6 +39,7 @@ class VideoPrismStages:
     text: Mapping[str, Any]
     decoders: Mapping[str, Any] = field(default_factory=dict)
     shares: tuple[float, float, float] = (0.5, 0.5, 0.0)
+    rates: tuple[float, float, float] = (1.0, 1.0, 1.0)
     towers: Mapping[str, Any] = field(default_factory=dict)
     contrast: Mapping[str, Any] = field(default_factory=dict)
     distillation: Mapping[str, Any] = field(default_factory=dict)
@@ -88,7 +90,11 @@ class VideoPrismStages:
             name="videoprism-alignment", backbone=towers, **common, **self.contrast
         )
         chosen = options.trainable
-        made = [Stage(STAGES[0], first, self.shares[0], chosen or self.trained)]
+        stage = [
+            partial(Stage, name, share_of_rounds=share, learning_rate_scale=rate)
+            for name, share, rate in zip(STAGES, self.shares, self.rates, strict=True)
+        ]
+        made = [stage[0](task=first, trainable=chosen or self.trained)]
         if self.shares[1]:
             decoders = DecoderShape(
                 outer=width, tokens=grid[0] * grid[1] * grid[2], **self.decoders
@@ -102,12 +108,12 @@ class VideoPrismStages:
             )
             trained = chosen or "names:video.*"
             inherit = network.begin_distillation
-            made.append(Stage(STAGES[1], second, self.shares[1], trained, inherit))
+            made.append(stage[1](task=second, trainable=trained, inherit=inherit))
         if self.shares[2]:
             above = "names:auxiliary.*,pooler.*,text.*"
             trained = chosen or (above if shape.auxiliary else "names:pooler.*,text.*")
             inherit = network.without_teacher
-            made.append(Stage(STAGES[2], last, self.shares[2], trained, inherit))
+            made.append(stage[2](task=last, trainable=trained, inherit=inherit))
         return tuple(made)
 
 
@@ -222,6 +228,7 @@ _TINY = VideoPrismStages(
     contrast={"temperature": 0.2, "dropped": 0.25},
     decoders={"width": 16, "layers": 1, "heads": 2, "mlp": 32},
     shares=(0.6, 0.1, 0.3),
+    rates=(1.0, 0.1, 0.3),  # at full rate distillation undoes what contrast learned
     towers={"auxiliary": 0, "pooler": 0},
     projected=True,
     trained="names:video.time,video.temporal*,pooler.*,text.*",

@@ -1,7 +1,7 @@
 """Card of video-language distillation; importing it imports no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,6 @@ from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
-
-_SHARES = (0.15, 0.1, 0.75)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +27,8 @@ class DistillationStages:
         captions: whose captions teach the dual encoder.
         student_trained: what the last stage trains; None is the whole dual encoder.
         task: other arguments of `DistillationTask`.
+        shares: of the rounds, for each stage.
+        rates: of the server in each stage, as multiples of the run's.
     """
 
     teacher: Mapping[str, int]
@@ -40,6 +40,8 @@ class DistillationStages:
     captions: str = "sampled"
     student_trained: str | None = None
     task: Mapping[str, Any] = field(default_factory=dict)
+    shares: tuple[float, float, float] = (0.15, 0.1, 0.75)
+    rates: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """Visual adaptation, language adaptation, distillation.
@@ -90,16 +92,15 @@ class DistillationStages:
             name="distillation", captions=self.captions, **common, **self.task
         )
         inherit = None if self.student else student_sees_as_teacher
-        return (
-            Stage("visual", seen, _SHARES[0], VISUAL),
-            Stage("language", asked, _SHARES[1], LANGUAGE),
-            Stage(
-                "dual encoder",
-                taught,
-                _SHARES[2],
-                options.trainable or self.student_trained or STUDENT,
-                inherit,
-            ),
+        last = options.trainable or self.student_trained or STUDENT
+        made = (
+            Stage("visual", seen, self.shares[0], VISUAL),
+            Stage("language", asked, self.shares[1], LANGUAGE),
+            Stage("dual encoder", taught, self.shares[2], last, inherit),
+        )
+        return tuple(
+            replace(stage, learning_rate_scale=rate)
+            for stage, rate in zip(made, self.rates, strict=True)
         )
 
 
@@ -118,6 +119,12 @@ def _tiny(captions: str) -> DistillationStages:
         student_trained="names:video.frames.*,video.temporal.*,video.norm.*,text.*,"
         "to_shared.*,text_to_shared.*",
         task={"temperature": 0.2},
+        shares=(0.1, 0.1, 0.8),
+        rates=(
+            0.15,
+            0.1,
+            1.0,
+        ),  # a full rate undoes what the public model knows
         public=True,
         captions=captions,
     )

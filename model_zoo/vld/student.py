@@ -29,7 +29,7 @@ class VideoTower(nn.Module):
 
     def grids(self, clips: Tensor, last: int) -> Sequence[Tensor]:
         """Tokens `[B, T, h, w, D]` of the last blocks, the last of them normalised."""
-        batch = len(clips)
+        batch = clips.shape[0]
         outputs = self.vit.outputs(frames_of(clips))
         grids = [torch.unflatten(x, 0, (batch, -1)) for x in outputs]  # [B, T, N, D]
         x = self.frames(torch.unflatten(self.vit.norm(outputs[-1]), 0, (batch, -1)))

@@ -129,7 +129,7 @@ class Visual(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips `[B, 3, T, H, W]` to `[B, Q, W]`."""
-        tokens = torch.unflatten(self.vit(frames_of(clips)), 0, (len(clips), -1))
+        tokens = torch.unflatten(self.vit(frames_of(clips)), 0, (-1, clips.shape[2]))
         return self.resample(self.frames(tokens))
 
     def resample(self, tokens: Tensor) -> Tensor:

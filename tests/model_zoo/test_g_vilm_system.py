@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fedemb.data import Examples
+from fedemb.engines.heads import fit_heads
 from fedemb.errors import UserError
-from fedemb.local import LocalTraining, make_work
+from fedemb.local import LocalModel, LocalTraining, make_work
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
@@ -198,6 +199,23 @@ def test_heads_are_temperatures_and_start_alike():
     assert sum(p.numel() for p in head.parameters()) == 3
     values = [v.item() for v in head()]
     assert values == pytest.approx([0.1, 0.05, 0.05])
+
+
+def test_after_a_round_heads_differ_and_the_backbone_is_one():
+    data = DATA.fetch(np.array([1, 2])).regroup([1, 1])
+    made = runner("serial")
+    recipe = LocalTraining(learning_rate=0.1, batch_size=4, steps=2, head_steps=1)
+    seeds = np.arange(2, dtype=np.uint64)
+    work = make_work(TASK, recipe, data, seeds, torch.float64)
+    model = LocalModel(TASK, made.backbone, work.head)
+    theta = made.layout.flatten(dict(made.backbone.named_parameters()))
+    (adapted,) = fit_heads(model, made.layout, theta, work, recipe).values()
+    assert torch.equal(*work.heads["log_inverse"])  # handed out alike
+    assert not torch.allclose(adapted[0], adapted[1])
+    # What a round adds up has the backbone's size: heads have no part in it.
+    assert made.deltas(theta, work).shape == (2, len(theta))
+    assert len(theta) == sum(p.numel() for p in made.backbone.parameters())
+    assert not [name for name in made.layout.names if "log_inverse" in name]
 
 
 def test_metrics_are_there_and_start_near_chance(backbone):

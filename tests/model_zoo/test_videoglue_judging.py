@@ -1,5 +1,7 @@
 """The protocol as a whole: what it leaves alone, what it trains, what it can tell."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,10 @@ from torch import nn
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from model_zoo import registry
-from model_zoo.videoglue.adapt import Recipe, judge
+from model_zoo.videoglue.adapt import Recipe, answers_over_views, judge
 from model_zoo.videoglue.adapters import Adapter
 from model_zoo.videoglue.problems import Problem, spatial_views
+from model_zoo.videoglue.questions import make_head
 from model_zoo.videoglue.score import Adaptation, Group
 from model_zoo.videoglue.table import judge_all
 from model_zoo.videoglue.vit3d import ViT3D, ViTShape
@@ -113,13 +116,33 @@ def test_shuffled_frames_hide_motion_and_not_appearance(encoder):
     assert score["by_order", True] < 70
 
 
-def test_scores_of_views_are_averaged():
+def test_views_are_crops_along_the_longer_side():
     clips = torch.arange(2 * 3 * 4 * 8 * 12.0).view(2, 3, 4, 8, 12)
     views = spatial_views(clips, 3)
     assert views.shape == (3, 2, 3, 4, 8, 8)
     assert torch.equal(views[0], clips[..., :8])
     assert torch.equal(views[2], clips[..., 4:])
     assert torch.equal(spatial_views(clips, 1)[0], clips[..., 2:10])
+
+
+def with_events(data):
+    labels = data.fields["label"]
+    return examples(**data.fields, events=np.eye(2, dtype=np.int64)[labels])
+
+
+@pytest.mark.parametrize("group", [Group.APPEARANCE, Group.MULTI_LABEL])
+def test_multi_view_average_is_the_mean_of_per_view_scores(encoder, group):
+    asked = problem(by_colour, group, with_events)
+    head = make_head(asked, [16], Adaptation.FROZEN, heads=4, windows=1, longest=1)
+    wide = torch.rand(5, 3, 4, 8, 12)
+
+    def answers(clips, views):
+        read = partial(encoder.grids, last=1)
+        return answers_over_views(asked, read, head.eval(), clips, views)
+
+    each = [answers(crop, 1) for crop in spatial_views(wide, 3)]
+    assert not torch.allclose(each[0], each[2])
+    torch.testing.assert_close(answers(wide, 3), torch.stack(each).mean(0))
 
 
 def test_the_generated_suite_asks_every_kind_and_is_scored():

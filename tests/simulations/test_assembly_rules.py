@@ -1,8 +1,11 @@
 """What a run takes for granted when it is not told: rules of public numbers alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from fedemb.errors import UserError
+from fedemb.stages import Stage
 from simulations.assembly import (
     assemble,
     configuration_from_toml,
@@ -10,6 +13,7 @@ from simulations.assembly import (
     make_promise,
 )
 from simulations.config import recipe_names
+from simulations.outcome import stages_of
 
 
 def rules(users, **privacy):
@@ -69,3 +73,41 @@ def test_every_recipe_resolves_with_and_without_noise(name):
 def test_no_user_per_virtual_client_is_refused():
     with pytest.raises(UserError, match="users_per_virtual_client=0"):
         rules(600, users_per_virtual_client=0)
+
+
+def two_stages(scale, **server):
+    """Two stages of two rounds; the second has a server rate of its own."""
+    run = {"run": {"rounds": 4}, "server": server}
+    small = {"data": {"users": 400}, "model": {"name": "small_cnn:tiny"}}
+    assembly = assemble(layered("synthetic", None, None, small, run))
+    (stage,) = assembly.stages
+    first = replace(stage, share_of_rounds=0.5)
+    second = replace(first, name="second", learning_rate_scale=scale)
+    return replace(assembly, stages=(first, second))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_stage_scales_the_servers_learning_rate(optimizer):
+    whole = two_stages(0.1, optimizer=optimizer, learning_rate=0.5, schedule="linear")
+    first, second = whole.optimizer(0), whole.optimizer(1)
+    assert first.learning_rate == 0.5
+    assert second == replace(first, learning_rate=0.05)
+    assert second.fall_over == 2
+
+
+def test_the_average_of_iterates_follows_the_scaled_rate():
+    averaged = two_stages(0.1, learning_rate=0.5, average_decay=0.9).optimizer(1)
+    assert averaged.decay == 0.9
+    assert averaged.optimizer.learning_rate == 0.05
+
+
+def test_the_report_tells_the_rate_of_every_stage():
+    told = stages_of(two_stages(0.1, learning_rate=0.5))
+    assert [one["learning_rate"] for one in told] == [0.5, 0.05]
+    assert [one["rounds"] for one in told] == [2, 2]
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_rate_scale_must_be_positive_and_finite(scale):
+    with pytest.raises(UserError, match="learning_rate_scale"):
+        Stage("first", two_stages(1.0).stages[0].task, learning_rate_scale=scale)

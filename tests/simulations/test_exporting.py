@@ -18,6 +18,16 @@ pytest.importorskip("onnxscript")
 
 SYSTEMS = [
     ("cv_mim:tiny", ["motion"]),
+    ("video_language_distillation:tiny", ["clip"]),
+    *(
+        pytest.param(f"{name}:tiny", [given], marks=pytest.mark.slow)
+        for name, given in (
+            ("videoprism", "clip"),
+            ("videoglue", "image"),
+            ("g_vilm", "clip"),
+            ("const_cl", "clip"),
+        )
+    ),
     *(
         pytest.param(name, ["image"], marks=pytest.mark.slow)
         for name in (

@@ -252,9 +252,9 @@ def test_supernodes_with_a_worker_killed_in_each_of_ten_rounds(tmp_path):
     with federation(tmp_path) as run:
         run(
             "tiny_worker:ten_deaths_and_write",
-            {"out": str(out), "trap": str(trap), "reply": 20.0},
+            {"out": str(out), "trap": str(trap), "reply": 150.0},
         )
-        wait_until(out.exists, 1200, tmp_path)
+        wait_until(out.exists, 1800, tmp_path)
         wait_until(lambda: out.stat().st_size > 128, 5, tmp_path)
     assert not trap.exists()
     np.testing.assert_array_equal(np.load(out), expected.backbone.numpy())
