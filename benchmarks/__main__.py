@@ -53,7 +53,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")
     torch.set_num_threads(os.cpu_count() or 1)
-    keep_freed_memory()  # as every run does; the plain loop profits too
+    keep_freed_memory()  # as every run does
     before, found = machine(), []
     for name in arguments.groups or GROUPS:
         started = time.perf_counter()

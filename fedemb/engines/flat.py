@@ -225,13 +225,10 @@ def _leaf(value: Tensor, velocity: Tensor) -> Tensor:
     """Shares memory with `value`; autograd adds its gradients to `velocity`."""
     leaf = value.detach().requires_grad_()
     leaf.grad = velocity.detach()
-    leaf.register_hook(_in_order)  # type: ignore[no-untyped-call]
+    if value.dim() == 4:
+        # Convolutions give gradients in another memory order, in which adding is slow.
+        leaf.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
     return leaf
-
-
-def _in_order(gradient: Tensor | None) -> Tensor | None:
-    """Adding in another memory order is slow; None is what layers added themselves."""
-    return None if gradient is None else gradient.contiguous()
 
 
 def _stack(model: LocalModel, layout: FlatLayout, theta: Tensor, clients: int) -> Stack:
