@@ -24,7 +24,7 @@ from fedemb.engines.heads import (
     features_by_row,
     fit_heads,
     head_loss,
-    moving,
+    step_by,
 )
 from fedemb.engines.layers import share_no_weights, trained_layers
 from fedemb.engines.rows import as_one_batch, by_client, channels_last
@@ -309,7 +309,7 @@ def _train(
         stack.step(recipe, active)
         if joint:
             for name, value in values.items():
-                value.sub_(moving(velocity[name] * rate, active))
+                step_by(value, velocity[name], rate, active)
 
 
 def _loss(
