@@ -124,6 +124,14 @@ def largest_chunk(rows: int, values: int, clients: float = math.inf) -> int:
     return max(1, most)
 
 
+def serves(runner: InlineRunner, name: str, theta: Tensor) -> bool:
+    """Whether an engine that was chosen elsewhere can train this model, too."""
+    if name == "stacked" and not _stackable(runner):
+        return False
+    alone = EngineChoice(name=name).alone
+    return alone or agrees_with_serial(runner, name, theta)
+
+
 def agrees_with_serial(runner: InlineRunner, name: str, theta: Tensor) -> bool:
     """Whether an engine computes what the serial one does on a few public rows."""
     own = min(4, runner.recipe.batch_size)
