@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fedemb.data import Examples
 from fedemb.errors import UserError
-from fedemb.protocols import Batch, EmbeddingTask, Parameters
+from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
 
 HEAD_INITS = ("fresh", "public")
 _PUBLIC_SEED = np.uint64(0)
@@ -195,21 +195,43 @@ class LocalModel(nn.Module):
     """A backbone with a head: a batch in, the scalar loss of one local step out.
 
     Attributes:
+        precision: what the backbone's products are rounded to, such as bfloat16; None
+            rounds to the type of its weights. Weights, heads, losses, updates and their
+            clipping are not rounded.
         scratch: what an engine keeps from one call to the next.
     """
 
     scratch: object = None
 
     def __init__(
-        self, task: EmbeddingTask, backbone: nn.Module, head: nn.Module
+        self,
+        task: EmbeddingTask,
+        backbone: nn.Module,
+        head: nn.Module,
+        precision: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.task, self.backbone, self.head = task, backbone, head
+        self.precision = precision
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch `[B, ...]`."""
-        features = self.task.features(self.backbone, batch)
+        features = self.features(self.backbone, batch)
         return self.task.loss(self.head, features, batch)
+
+    def features(self, backbone: nn.Module, batch: Batch) -> Features:
+        """Features of a batch by a copy of the backbone."""
+        if self.precision is None:
+            return self.task.features(backbone, batch)
+        device = next(iter(batch.values())).device
+        with torch.autocast(device.type, self.precision):
+            found = self.task.features(backbone, batch)
+        if isinstance(found, Tensor):
+            return found.float()
+        return {
+            name: values.float() if values.is_floating_point() else values
+            for name, values in found.items()
+        }
 
 
 def make_work(

@@ -91,6 +91,8 @@ class InlineRunner:
         key: root of the clients' local randomness.
         engine: how.
         device: where tensors live.
+        precision: of the backbone's products, if not that of its weights; see
+            `LocalModel`.
     """
 
     task: EmbeddingTask
@@ -101,6 +103,7 @@ class InlineRunner:
     key: RootKey = field(repr=False)
     engine: EngineChoice = EngineChoice()
     device: torch.device = torch.device("cpu")
+    precision: torch.dtype | None = None
     _threads: Threads = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -173,7 +176,7 @@ class InlineRunner:
             module = copy.deepcopy(self.backbone).to(self.device)
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             own.model = LocalModel(
-                self.task, module.requires_grad_(False), nn.Identity()
+                self.task, module.requires_grad_(False), nn.Identity(), self.precision
             )
         model: LocalModel = own.model
         return model

@@ -29,6 +29,8 @@ from fedemb.runner import ENGINES, EngineChoice, InlineRunner
 
 _TOLERANCE = 1e-6  # of the norm of the deltas, in double precision
 
+_PASSES, _SECONDS = 6, 0.3  # of a measurement, at most
+
 _MOST_ROWS = 1024  # trained together; bounds the memory of activations
 
 
@@ -67,10 +69,10 @@ def choose_engine(
     """
     public = runner.dataset.held_out()
     single = _takes_one_step(runner, rows_per_client)
-    if name == "stacked" and not stackable(runner.backbone, runner.layout):
+    if name == "stacked" and not _stackable(runner):
         raise UserError(
             "engine='stacked' needs trained layers that have a stacked form, which "
-            "this model has not; use --engine flat or auto."
+            "this model has not, and full precision; use --engine flat or auto."
         )
     measured = []
     largest = max(1, _MOST_ROWS // rows_per_client)
@@ -82,10 +84,18 @@ def choose_engine(
     )
     for candidate in dict.fromkeys(candidates):
         examples = _made_up_clients(public, candidate.chunk, rows_per_client)
-        measured.append(_measure(runner.with_engine(candidate), theta, examples))
+        try:
+            measured.append(_measure(runner.with_engine(candidate), theta, examples))
+        except torch.OutOfMemoryError:  # of a graphics card: too many at a time
+            continue
     for best in sorted(measured, key=lambda m: -m.clients_per_second):
         if best.choice.alone or agrees_with_serial(runner, best.choice.name, theta):
             return best.choice, measured
+    if not measured:
+        raise UserError(
+            f"engine={name!r} does not fit into the memory of {runner.device}; use "
+            "--set run.device=cpu, a smaller batch_size or a smaller model."
+        )
     raise UserError(
         f"engine={name!r} computes something else than the serial engine for this "
         "model, so its features mix rows of several virtual clients; use --engine "
@@ -121,7 +131,7 @@ def agrees_with_serial(runner: InlineRunner, name: str, theta: Tensor) -> bool:
 
 def _candidates(runner: InlineRunner, name: str, single: bool) -> list[EngineChoice]:
     """What to measure; the chunk of the flat engine matters to heads alone."""
-    stacked = stackable(runner.backbone, runner.layout)
+    stacked = _stackable(runner)
     chunks = {
         "serial": (1,) if name == "serial" else (),
         "flat": (1, 16) if runner.recipe.head_steps else (1,),
@@ -136,6 +146,10 @@ def _candidates(runner: InlineRunner, name: str, single: bool) -> list[EngineCho
         for chunk in sizes
         if name in ("auto", engine)
     ]
+
+
+def _stackable(runner: InlineRunner) -> bool:
+    return runner.precision is None and stackable(runner.backbone, runner.layout)
 
 
 def _takes_one_step(runner: InlineRunner, rows: int) -> bool:
@@ -160,12 +174,15 @@ def _measure(runner: InlineRunner, theta: Tensor, examples: Examples) -> Measure
         seeds = np.arange(examples.num_groups, dtype=np.uint64)
         work = make_work(runner.task, runner.recipe, examples, seeds).to(runner.device)
         lattice = Lattice(1.0, len(theta))
-        times = []
-        for _ in range(2):  # the first pass warms up
+        times: list[float] = []
+        while len(times) < 2 or (len(times) < _PASSES and sum(times) < _SECONDS):
             start = time.perf_counter()
             clip_to_lattice(runner.deltas(theta.to(runner.device), work), lattice)
+            if runner.device.type == "cuda":
+                torch.cuda.synchronize(runner.device)
             times.append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(before)
-    rate = examples.num_groups / times[-1] * runner.engine.threads
+    # The first pass warms up; others may have been disturbed, but only ever slowed.
+    rate = examples.num_groups / min(times[1:]) * runner.engine.threads
     return Measurement(runner.engine, rate)

@@ -232,6 +232,11 @@ def device(configuration: Configuration) -> torch.device:
         ) from error
 
 
+def precision(configuration: Configuration) -> torch.dtype | None:
+    """What products of the backbone are rounded to, if not to float32."""
+    return torch.bfloat16 if configuration.run.precision == "bfloat16" else None
+
+
 def client_key(key: RootKey, stage: int) -> RootKey:
     """Root of the clients' local randomness; tells nothing about the noise's key."""
     return RootKey(key.derive("clients", stage), key.seeded)
@@ -263,6 +268,7 @@ def inline_runner(
         key=client_key,
         engine=engine,
         device=device(assembly.configuration),
+        precision=precision(assembly.configuration),
     )
 
 

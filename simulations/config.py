@@ -251,6 +251,7 @@ class RunConfig:
         compare_non_private: also run with z = 0, for comparison.
         baseline: `none`, `dp-fedavg` or `dp-sgd`.
         device: `auto`, `cpu`, `cuda`, ...
+        precision: `float32`, or `bfloat16` for the backbone's products alone.
     """
 
     rounds: int = 100
@@ -264,6 +265,7 @@ class RunConfig:
     compare_non_private: bool = False
     baseline: str = "none"
     device: str = "auto"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -274,9 +276,15 @@ class RunConfig:
                 ("auto", "serial", "flat", "stacked", "vectorized", "shared"),
             ),
             ("baseline", self.baseline, ("none", "dp-fedavg", "dp-sgd")),
+            ("precision", self.precision, ("float32", "bfloat16")),
         ):
             if value not in choices:
                 raise UserError(f"run.{name}={value!r} must be {', '.join(choices)}.")
+        if self.baseline == "dp-sgd" and self.precision != "float32":
+            raise UserError(
+                f"run.precision={self.precision!r} is for rounds of virtual clients; "
+                "dp-sgd trains in float32."
+            )
         if self.rounds < 1:
             raise UserError(f"run.rounds={self.rounds} must be at least 1.")
         if self.workers is not None and self.workers < 1:

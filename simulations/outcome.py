@@ -12,6 +12,7 @@ from accounting import PrivacyStatement
 from fedemb.checkpoint import write_atomically
 from fedemb.metrics import IDENTITY_METRICS
 from fedemb.noise_forecast import NoiseForecast
+from fedemb.products import described
 from fedemb.runner import EngineChoice
 from simulations.assembly import Assembly
 from simulations.folder import RunFolder
@@ -119,6 +120,7 @@ def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
             "engine": outcome.engine.name,
             "chunk": outcome.engine.chunk,
             "threads": outcome.engine.threads,
+            "products": described(),
             "runner": run.runner,
             "workers": run.workers or 1,
         },

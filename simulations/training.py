@@ -16,6 +16,7 @@ from fedemb.checkpoint import Checkpointer, read_state
 from fedemb.clipping import Diagnostics
 from fedemb.parameters import FlatLayout
 from fedemb.plan import PrivacyPlan
+from fedemb.products import described
 from fedemb.randomness import RootKey
 from fedemb.round import ClientRunner, RoundReport
 from fedemb.runner import EngineChoice
@@ -264,7 +265,8 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
     listener.fact(
         "engine",
         f"{choice.name}, {choice.chunk} virtual clients at a time, {choice.threads} "
-        f"threads (virtual clients/s measured on public rows: {rates})",
+        f"threads (virtual clients/s measured on public rows: {rates}); "
+        f"matrix products by {described()}",
     )
     return choice
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from fedemb.engines.alone import multiply_alone
 from fedemb.engines.heads import (
     concatenated,
     features_by_row,
@@ -105,7 +106,7 @@ def _after_heads(
     deltas = theta.new_zeros(len(work.rows), layout.size)
     clients = torch.nonzero(work.active(step)).flatten().tolist()
     batches = [_alone(work, client, step) for client in clients]
-    features = [model.task.features(stack.module, batch) for batch in batches]
+    features = [model.features(stack.module, batch) for batch in batches]
     read = [work.rows[client, step] for client in clients]
     rows = torch.cat([own[own >= 0] for own in read]) if read else None
     known = (
@@ -224,9 +225,13 @@ def _leaf(value: Tensor, velocity: Tensor) -> Tensor:
     """Shares memory with `value`; autograd adds its gradients to `velocity`."""
     leaf = value.detach().requires_grad_()
     leaf.grad = velocity.detach()
-    # Adding in another memory order is slow.
-    leaf.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
+    leaf.register_hook(_in_order)  # type: ignore[no-untyped-call]
     return leaf
+
+
+def _in_order(gradient: Tensor | None) -> Tensor | None:
+    """Adding in another memory order is slow; None is what layers added themselves."""
+    return None if gradient is None else gradient.contiguous()
 
 
 def _stack(model: LocalModel, layout: FlatLayout, theta: Tensor, clients: int) -> Stack:
@@ -250,6 +255,7 @@ def _with_leaves(
             for name, value in layer._parameters.items():
                 if id(value) in of:
                     layer._parameters[name] = of[id(value)]  # type: ignore[assignment]
+        multiply_alone(twin)
         return twin
     replaced = {}
     for layer in trained_layers(twin, layout):
@@ -312,10 +318,10 @@ def _loss(
     """The sum of the clients' losses at a step."""
     if stack.clients == 1:
         batch = _alone(work, 0, step)
-        features = model.task.features(stack.module, batch)
+        features = model.features(stack.module, batch)
         return head_loss(model, {k: v[0] for k, v in heads.items()}, features, batch)
     batch = work.at(step)
-    features = model.task.features(stack.module, as_one_batch(batch))
+    features = model.features(stack.module, as_one_batch(batch))
     losses: Tensor = vmap(lambda h, f, b: head_loss(model, h, f, b))(
         heads, by_client(features, stack.clients), batch
     )

@@ -168,7 +168,7 @@ class _Features(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch) -> Features:
-        return self.model.task.features(self.model.backbone, batch)
+        return self.model.features(self.model.backbone, batch)
 
 
 class _HeadLoss(nn.Module):

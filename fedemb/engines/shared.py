@@ -122,7 +122,7 @@ def _hooked(
     flat = as_one_batch(batch)
     try:
         with torch.enable_grad():
-            features = model.task.features(model.backbone, flat)
+            features = model.features(model.backbone, flat)
     finally:
         for hook in hooks:
             hook.remove()
@@ -146,7 +146,10 @@ def _hooked(
             if output_gradient is None:
                 continue
             rule = rules[call.name]
-            found = rule(call.layer, call.inputs, output_gradient, clients)
+            read = call.inputs
+            if read.is_floating_point():  # with less precision: as the layer read it
+                read = read.to(output_gradient.dtype)
+            found = rule(call.layer, read, output_gradient, clients)
             for parameter, delta in found.items():
                 full = f"{call.name}.{parameter}" if call.name else parameter
                 if full in written:

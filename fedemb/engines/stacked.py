@@ -45,7 +45,9 @@ class StackedLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Client v's rows by client v's weights."""
         rows = inputs.reshape(len(self.kernels), -1, inputs.shape[-1])
-        outputs = _products(rows, self.kernels, self.offsets)
+        outputs: Tensor = _Products.apply(  # type: ignore[no-untyped-call]
+            rows, self.kernels, self.offsets
+        )
         return outputs.view(*inputs.shape[:-1], -1)
 
 
@@ -129,11 +131,46 @@ def can_stack(layer: nn.Module) -> bool:
     return type(layer) in STACKED and plain
 
 
-def _products(rows: Tensor, kernels: Tensor, offsets: Tensor | None) -> Tensor:
+class _Products(torch.autograd.Function):
     """`[V, N, I]` by `[V, I, O]`, plus `[V, O]`."""
-    if offsets is None:
-        return torch.bmm(rows, kernels)
-    return torch.baddbmm(offsets[:, None], rows, kernels)
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, kernels: Tensor, offsets: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(rows, kernels)
+        ctx.leaf, ctx.biased = kernels, offsets is not None
+        return _affine(rows, kernels, offsets)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        rows, kernels = ctx.saved_tensors
+        return (
+            torch.bmm(upstream, kernels.mT) if ctx.needs_input_grad[0] else None,
+            _added(ctx.leaf, rows, upstream),
+            upstream.sum(1) if ctx.biased else None,
+        )
+
+
+def _affine(rows: Tensor, kernels: Tensor, offsets: Tensor | None) -> Tensor:
+    outputs = torch.bmm(rows, kernels)
+    return outputs if offsets is None else outputs.add_(offsets[:, None])
+
+
+def _added(kernels: Tensor, rows: Tensor, upstream: Tensor) -> Tensor | None:
+    """The gradient of kernels, or None if it could be added to theirs right away.
+
+    The buffer that gathers a trained layer's gradients is there before the first step
+    (`Stack`); to add into it saves writing the product and reading it again.
+    """
+    if not kernels.requires_grad:
+        return None
+    total = kernels.grad if kernels.is_leaf else None
+    if total is None:
+        return torch.bmm(rows.mT, upstream).view(kernels.shape)
+    total.view(len(total), -1, total.shape[-1]).baddbmm_(rows.mT, upstream)
+    return None
 
 
 class _PatchProducts(torch.autograd.Function):
@@ -153,9 +190,9 @@ class _PatchProducts(torch.autograd.Function):
         rows = read.reshape(clients, -1, read.shape[3:].numel())
         flat = kernels.flatten(1, 3)
         ctx.save_for_backward(rows, flat)
-        ctx.layer, ctx.inputs, ctx.kernels = layer, inputs.shape, kernels.shape
+        ctx.layer, ctx.inputs, ctx.leaf = layer, inputs.shape, kernels
         ctx.biased = offsets is not None
-        outputs = _products(rows, flat, offsets)
+        outputs = _affine(rows, flat, offsets)
         return outputs.view(-1, height, width, channels_out).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -164,12 +201,14 @@ class _PatchProducts(torch.autograd.Function):
         rows, flat = ctx.saved_tensors
         clients, channels_out = len(flat), flat.shape[-1]
         wanted = upstream.permute(0, 2, 3, 1).reshape(clients, -1, channels_out)
-        kernels = torch.bmm(rows.mT, wanted).view(ctx.kernels)
+        kernels = _added(ctx.leaf, rows, wanted)
         offsets = wanted.sum(1) if ctx.biased else None
         inputs = None
         if ctx.needs_input_grad[0]:
             spread = torch.bmm(wanted, flat.mT)
-            spread = spread.view(len(upstream), *upstream.shape[2:], *ctx.kernels[1:-1])
+            spread = spread.view(
+                len(upstream), *upstream.shape[2:], *ctx.leaf.shape[1:-1]
+            )
             inputs = _gather_patches(spread, ctx.layer, ctx.inputs)
         return inputs, kernels, offsets, None
 

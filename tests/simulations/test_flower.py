@@ -16,7 +16,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from loopback import federation, wait_until
 from safetensors.torch import load_file
-from tiny_worker import LATE, a_round, same, specification
+from tiny_worker import LATE, a_round, same, specification, ten_rounds
 
 from fedemb.errors import UserError
 from simulations.assembly import layered
@@ -232,6 +232,32 @@ def test_simulation_survives_a_killed_worker_and_gives_the_inline_sum(tmp_path):
         assert same(runner.train(*a_round()), expected)
         trap.write_text("raise")
         assert same(runner.train(*a_round()), expected)
+
+
+@pytest.mark.slow
+def test_simulation_with_a_worker_killed_in_each_of_ten_rounds(tmp_path):
+    trap = tmp_path / "trap"
+    expected = ten_rounds(specification().build())
+    with flower_simulation(specification(trap=str(trap)), workers=2) as runner:
+        found = ten_rounds(runner, lambda: trap.write_text("die once"))
+    assert not trap.exists()
+    assert found.round_index == 10
+    assert torch.equal(found.backbone, expected.backbone)
+
+
+@pytest.mark.slow
+def test_supernodes_with_a_worker_killed_in_each_of_ten_rounds(tmp_path):
+    out, trap = tmp_path / "backbone.npy", tmp_path / "trap"
+    expected = ten_rounds(specification().build())
+    with federation(tmp_path) as run:
+        run(
+            "tiny_worker:ten_deaths_and_write",
+            {"out": str(out), "trap": str(trap), "reply": 20.0},
+        )
+        wait_until(out.exists, 1200, tmp_path)
+        wait_until(lambda: out.stat().st_size > 128, 5, tmp_path)
+    assert not trap.exists()
+    np.testing.assert_array_equal(np.load(out), expected.backbone.numpy())
 
 
 @pytest.mark.slow

@@ -161,3 +161,14 @@ def train_and_write(connect, *, out, trap=""):
     theta, cohort, lattice, _ = a_round()
     totals = [runner.train(theta, cohort, lattice, t).total for t in range(2)]
     np.save(out, torch.stack(totals).numpy())
+
+
+def ten_deaths_and_write(connect, *, out, trap, reply):
+    """What the ServerApp is told to run: ten rounds, a worker killed in each."""
+    from simulations.flower.runner import Patience
+
+    runner = connect(specification(trap=trap))
+    runner.train(*a_round())  # all workers are there and warm
+    runner._patience = Patience(reply=reply)
+    state = ten_rounds(runner, lambda: Path(trap).write_text("die once"))
+    np.save(out, state.backbone.numpy())

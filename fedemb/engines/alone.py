@@ -1,0 +1,54 @@
+"""Layers of one client whose matrix products run by the fastest library at hand."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from fedemb.products import mm
+
+
+class AloneLinear(nn.Linear):
+    """`[..., I]` -> `[..., O]`, by a weight `[O, I]`: what `nn.Linear` computes."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The rows by the weight, plus the bias."""
+        if torch.is_autocast_enabled(inputs.device.type):
+            return super().forward(inputs)
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        outputs: Tensor = _Rows.apply(  # type: ignore[no-untyped-call]
+            rows, self.weight, self.bias
+        )
+        return outputs.view(*inputs.shape[:-1], -1)
+
+
+def multiply_alone(backbone: nn.Module) -> None:
+    """Let the linear layers of a client's own copy multiply by that library.
+
+    Subclasses of `nn.Linear` stay: they may compute something else.
+    """
+    for layer in backbone.modules():
+        if type(layer) is nn.Linear:
+            layer.__class__ = AloneLinear
+
+
+class _Rows(torch.autograd.Function):
+    """Rows `[N, I]` by a weight `[O, I]`, plus a bias `[O]`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        outputs = mm(rows, weight.mT)
+        return outputs if bias is None else outputs.add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        wants_rows, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            mm(upstream, weight) if wants_rows else None,
+            mm(upstream.mT, rows) if wants_weight else None,
+            upstream.sum(0) if wants_bias else None,
+        )
