@@ -147,6 +147,16 @@ DEEPLAB2 = System(
         **_published("resnet50", "ResNet-50, pyramid at rates 6, 12, 18"),
         **_published("mobilenet_v3_large", "MobileNetV3-L, pyramid at 6, 12, 18"),
         **_published("mobilenet_v3_small", "MobileNetV3-S, pyramid at 6, 12, 18"),
+        **_published(
+            "max_deeplab_s_backbone",
+            "MaX-DeepLab-S's backbone: ResNet-50-Beta, axial attention from stride 16 "
+            "on, one 1 x 1 for a pyramid",
+        ),
+        **_published(
+            "max_deeplab_l_backbone",
+            "MaX-DeepLab-L's backbone: Axial-SWideRNet-(1, 1, 1) and an hourglass, one "
+            "1 x 1 for a pyramid",
+        ),
         **_published("axial_swidernet_1", f"Axial-SWideRNet-(1, 1, 1): {_AXIAL}"),
         **_published("axial_swidernet_3", f"Axial-SWideRNet-(1, 1, 3): {_AXIAL}"),
         **_published("axial_swidernet_4.5", f"Axial-SWideRNet-(1, 1, 4.5): {_AXIAL}"),

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
+from model_zoo.deeplab2.blocks import ResidualSpec
 from model_zoo.deeplab2.decoder import Decoders, DecoderSpec, Predictions
 from model_zoo.deeplab2.layers import NORMS, initialise_
 from model_zoo.deeplab2.mobilenet import MobileNetEncoder, MobileNetSpec
-from model_zoo.deeplab2.residual import ResidualEncoder, ResidualSpec
+from model_zoo.deeplab2.residual import ResidualEncoder
 from model_zoo.deeplab2.semantic import (
     SemanticDecoder,
     SemanticPrediction,

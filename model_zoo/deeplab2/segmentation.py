@@ -21,6 +21,7 @@ from fedemb.heads import unit_rows, weighted_mean
 from fedemb.identity import embed_all, pixels
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.deeplab2.augment import AugmentSpec, augment
+from model_zoo.deeplab2.blocks import ResidualSpec
 from model_zoo.deeplab2.categories import DIVISOR, Categories
 from model_zoo.deeplab2.losses import LossSpec, total
 from model_zoo.deeplab2.network import (
@@ -29,7 +30,7 @@ from model_zoo.deeplab2.network import (
     SharedNetwork,
     make_encoder,
 )
-from model_zoo.deeplab2.residual import ResidualSpec
+from model_zoo.deeplab2.residual import count_blocks
 from model_zoo.deeplab2.targets import TargetSpec
 
 _NEVER = -1e9  # a logit that cannot win; finite, so that no gradient becomes NaN
@@ -180,8 +181,7 @@ class SegmentationTask(ABC):
         encoder = self.network.encoder
         if not isinstance(encoder, ResidualSpec) or encoder.keep_path == 1:
             return 0
-        first = encoder.first_blocks if encoder.stem == "wide" else 0
-        return first + sum(encoder.blocks)
+        return count_blocks(encoder, self.network.output_stride)
 
     def _paths(
         self, offsets: NDArray[np.int64], seeds: NDArray[np.uint64]

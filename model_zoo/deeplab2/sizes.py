@@ -6,13 +6,14 @@ from types import MappingProxyType
 
 from model_zoo.deeplab2.augment import AugmentSpec
 from model_zoo.deeplab2.axial import AxialSpec
+from model_zoo.deeplab2.blocks import ResidualSpec
 from model_zoo.deeplab2.categories import Categories
 from model_zoo.deeplab2.decoder import DecoderSpec
 from model_zoo.deeplab2.losses import LossSpec
 from model_zoo.deeplab2.mobilenet import MOBILE, MobileNetSpec
 from model_zoo.deeplab2.network import NetworkSpec
 from model_zoo.deeplab2.postprocess import PostSpec
-from model_zoo.deeplab2.residual import RESIDUAL, ResidualSpec
+from model_zoo.deeplab2.residual import RESIDUAL
 from model_zoo.deeplab2.segmentation import SegmentationTask
 from model_zoo.deeplab2.semantic import SemanticSpec
 from model_zoo.deeplab2.targets import TargetSpec
@@ -133,6 +134,8 @@ SIZES: Mapping[str, Size] = MappingProxyType(
         **{
             name: _published(RESIDUAL[name], _POINT)
             for name in (
+                "max_deeplab_s_backbone",
+                "max_deeplab_l_backbone",
                 "axial_swidernet_1",
                 "axial_swidernet_3",
                 "axial_swidernet_4.5",
