@@ -15,6 +15,7 @@ import torch
 from benchmarks import engines, rounds, whole
 from benchmarks.table import Row, machine, markdown
 from benchmarks.workloads import WORKLOADS
+from fedemb.memory import keep_freed_memory
 
 GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
     "W1": partial(engines.against_plain, "W1"),
@@ -52,6 +53,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")
     torch.set_num_threads(os.cpu_count() or 1)
+    keep_freed_memory()  # as every run does
     before, found = machine(), []
     for name in arguments.groups or GROUPS:
         started = time.perf_counter()

@@ -1,13 +1,16 @@
 """Engines: against the plain loop, with head fine-tuning, with shared weights."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from statistics import median
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.elsewhere import elsewhere
 from benchmarks.table import Row, interleave
 from benchmarks.workloads import WORKLOADS, Workload
 from fedemb.clipping import Lattice, clip_to_lattice
@@ -41,12 +44,15 @@ def with_own_choice(workload: Workload, runner: InlineRunner) -> InlineRunner:
 
 def against_plain(name: str, repeat: int) -> Iterator[Row]:
     workload = WORKLOADS[name]
-    runner, plain = chosen(workload), workload.plain_loop()
+    runner = chosen(workload)
     theta, lattice = start(runner)
     found = runner.train(theta, workload.cohort(), lattice, 0)
-    reference = plain()
+    reference = workload.plain_loop()()
     off = float((lattice.decode(found.total).float() - reference).norm())
-    times = interleave({"plain": plain, "ours": round_of(workload, runner)}, repeat)
+    command = [sys.executable, "-m", "benchmarks.plain_process", name]
+    with elsewhere("the plain loop", command) as plain:
+        subjects = {"plain": plain, "ours": round_of(workload, runner)}
+        times = interleave(subjects, repeat)
     engine = runner.engine
     yield Row(
         f"{name} against the plain two-thread loop",
@@ -54,7 +60,7 @@ def against_plain(name: str, repeat: int) -> Iterator[Row]:
         times.ratio("ours", "plain"),
         note=f"{times.median('ours'):.4f} s against {times.median('plain'):.4f} s "
         f"({times.processor_median('ours'):.3f} and "
-        f"{times.processor_median('plain'):.3f} processor seconds); {engine.name}, "
+        f"{median(plain.processor[1:]):.3f} processor seconds); {engine.name}, "
         f"{engine.chunk} at a time, {engine.threads} threads; differs by "
         f"{off / float(reference.norm()):.0e}",
     )

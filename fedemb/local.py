@@ -154,6 +154,8 @@ class Work:
         of 0 does not stop NaN, so a row of another client must never stand there.
         """
         rows = self.rows[:, step]
+        if bool((rows >= 0).all()):
+            return values[rows]
         spare = torch.where(rows[:, :1] >= 0, rows[:, :1], self.rows[:, 0, :1])
         rows = torch.where(rows >= 0, rows, spare)
         found = values[rows.clamp(min=0)]

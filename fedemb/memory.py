@@ -3,13 +3,17 @@
 A chunk's activations are freed and allocated anew every few milliseconds. By default
 glibc hands such large blocks back to the system at once; every new one is then zeroed
 and mapped page by page, under a lock that threads share. Measured on two cores, a small
-convolutional backbone trains a fifth faster when they are kept.
+convolutional backbone trains a fifth faster when they are kept. Threads get arenas of
+their own, whose memory, but for the first one's, lies in pieces of 64 MiB that are
+given back whatever one asks for; so there are no more arenas than cores, not eight for
+each.
 """
 
 import ctypes
+import os
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's mallopt
 _KEEP = 1 << 30  # bytes; the most that the parameters of mallopt can say is 2^31 - 1
 
 
@@ -25,5 +29,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    kept = [mallopt(option, _KEEP) for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD)]
-    return all(kept)
+    arenas = os.cpu_count() or 1
+    asked = {_TRIM_THRESHOLD: _KEEP, _MMAP_THRESHOLD: _KEEP, _ARENA_MAX: arenas}
+    agreed = [mallopt(option, value) for option, value in asked.items()]
+    return all(agreed)

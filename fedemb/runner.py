@@ -7,7 +7,7 @@ every virtual client alone and gives the same integers whatever the chunk and th
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedemb.clipping import ClippedSum, Lattice, LatticeSum
+from fedemb.clipping import ClippedSum, Lattice, LatticeSum, clip_to_lattice
 from fedemb.cohort import Cohort
 from fedemb.data import OWNER, Examples, UserDataset
 from fedemb.engines.flat import flat_deltas, stacked_deltas
@@ -137,6 +137,14 @@ class InlineRunner:
         self._threads.each(one, self._works(present, chunk, round_index))
         zero = ClippedSum.zero(len(backbone))
         return reduce(add, (own.result() for own in sums.values()), zero)
+
+    def rehearse(self, theta: Tensor, works: Iterable[Work], lattice: Lattice) -> None:
+        """Train and clip on all threads as in a round, and keep nothing."""
+
+        def one(work: Work) -> None:
+            clip_to_lattice(self.deltas(theta, work.to(self.device)), lattice)
+
+        self._threads.each(one, works)
 
     def _works(self, present: Cohort, chunk: int, round_index: int) -> Iterator[Work]:
         """The work of `chunk` clients at a time; several chunks are fetched at once."""

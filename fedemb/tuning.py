@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedemb.clipping import Lattice, clip_to_lattice
+from fedemb.clipping import Lattice
 from fedemb.data import Examples
 from fedemb.engines.flat import stackable
 from fedemb.engines.serial import serial_deltas
@@ -30,6 +30,7 @@ from fedemb.runner import ENGINES, EngineChoice, InlineRunner
 _TOLERANCE = 1e-6  # of the norm of the deltas, in double precision
 
 _PASSES, _SECONDS = 6, 0.3  # of a measurement, at most
+_FEW = 4  # clients of a thread in a pass, at least: one is too short to be timed
 
 _MOST_ROWS = 1024  # trained together; with the next, bounds the memory of activations
 _MOST_VALUES = 1 << 23  # of their prepared tensors; a clip has as many as 32 digits
@@ -123,6 +124,14 @@ def largest_chunk(rows: int, values: int, clients: float = math.inf) -> int:
     return max(1, most)
 
 
+def serves(runner: InlineRunner, name: str, theta: Tensor) -> bool:
+    """Whether an engine that was chosen elsewhere can train this model, too."""
+    if name == "stacked" and not _stackable(runner):
+        return False
+    alone = EngineChoice(name=name).alone
+    return alone or agrees_with_serial(runner, name, theta)
+
+
 def agrees_with_serial(runner: InlineRunner, name: str, theta: Tensor) -> bool:
     """Whether an engine computes what the serial one does on a few public rows."""
     own = min(4, runner.recipe.batch_size)
@@ -193,22 +202,20 @@ def _made_up_clients(public: Examples, clients: int, rows: int) -> Examples:
 
 
 def _measure(runner: InlineRunner, theta: Tensor, examples: Examples) -> Measurement:
-    """Time one chunk on one thread; threads are assumed to scale."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        seeds = np.arange(examples.num_groups, dtype=np.uint64)
-        work = make_work(runner.task, runner.recipe, examples, seeds).to(runner.device)
-        lattice = Lattice(1.0, len(theta))
-        times: list[float] = []
-        while len(times) < 2 or (len(times) < _PASSES and sum(times) < _SECONDS):
-            start = time.perf_counter()
-            clip_to_lattice(runner.deltas(theta.to(runner.device), work), lattice)
-            if runner.device.type == "cuda":
-                torch.cuda.synchronize(runner.device)
-            times.append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(before)
+    """Time a few chunks on every thread: threads may wait for the same memory."""
+    seeds = np.arange(examples.num_groups, dtype=np.uint64)
+    chunks = runner.engine.threads * max(1, _FEW // examples.num_groups)
+    works = [
+        make_work(runner.task, runner.recipe, examples, seeds) for _ in range(chunks)
+    ]
+    theta, lattice = theta.to(runner.device), Lattice(1.0, len(theta))
+    times: list[float] = []
+    while len(times) < 2 or (len(times) < _PASSES and sum(times) < _SECONDS):
+        start = time.perf_counter()
+        runner.rehearse(theta, works, lattice)
+        if runner.device.type == "cuda":
+            torch.cuda.synchronize(runner.device)
+        times.append(time.perf_counter() - start)
     # The first pass warms up; others may have been disturbed, but only ever slowed.
-    rate = examples.num_groups / min(times[1:]) * runner.engine.threads
+    rate = chunks * examples.num_groups / min(times[1:])
     return Measurement(runner.engine, rate)

@@ -14,15 +14,16 @@ from accounting import BudgetExhausted, PrivacyLedger
 from fedemb.budget import LedgerBudget, Unaccounted, settle
 from fedemb.checkpoint import Checkpointer, read_state
 from fedemb.clipping import Diagnostics
+from fedemb.errors import UserError
 from fedemb.parameters import FlatLayout
 from fedemb.plan import PrivacyPlan
 from fedemb.products import described
 from fedemb.randomness import RootKey
 from fedemb.round import ClientRunner, RoundReport
-from fedemb.runner import EngineChoice
+from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import ServerOptimizer, ServerState
 from fedemb.train import train
-from fedemb.tuning import choose_engine
+from fedemb.tuning import Measurement, choose_engine, serves
 from simulations.assembly import (
     Assembly,
     client_key,
@@ -245,19 +246,39 @@ def evaluate(assembly: Assembly, stage: int, backbone: nn.Module) -> dict[str, f
 
 
 def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineChoice:
-    """Measure the engines on public rows and take the fastest; says so."""
-    backbone = make_backbone(assembly, 0)
-    runner = inline_runner(assembly, 0, backbone, client_key(key, 0), EngineChoice())
-    theta = runner.layout.flatten(dict(backbone.named_parameters()))
+    """Measure the engines on public rows and take the fastest; says so.
+
+    They are measured in the stage of most rounds. One that does not compute what the
+    serial engine does in every stage is not taken.
+
+    Raises:
+        UserError: if the engine that was asked for does not.
+    """
+    rounds = assembly.rounds()
+    longest, *others = sorted(range(len(rounds)), key=lambda s: -rounds[s])
     privacy = assembly.configuration.privacy
     users = privacy.users_per_virtual_client or 1
-    choice, measured = choose_engine(
-        runner,
-        theta,
-        rows_per_client=TYPICAL_ROWS * users,
-        name=assembly.configuration.run.engine,
-        clients=(privacy.users_per_round or math.inf) / users,
-    )
+
+    def choose(stage: int, name: str) -> tuple[EngineChoice, list[Measurement]]:
+        return choose_engine(
+            *_beginning(assembly, stage, key),
+            rows_per_client=TYPICAL_ROWS * users,
+            name=name,
+            clients=(privacy.users_per_round or math.inf) / users,
+        )
+
+    asked = assembly.configuration.run.engine
+    choice, measured = choose(longest, asked)
+    for stage in others:
+        runner, theta = _beginning(assembly, stage, key)
+        if rounds[stage] and not serves(runner, choice.name, theta):
+            if asked != "auto":
+                raise UserError(
+                    f"engine={asked!r} cannot train the stage "
+                    f"{assembly.stages[stage].name!r} as the serial engine does; use "
+                    "--engine auto or serial."
+                )
+            choice, measured = choose(longest, "flat")
     rates = ", ".join(
         f"{m.choice.name}/{m.choice.chunk}: {m.clients_per_second:,.0f}"
         for m in measured
@@ -271,13 +292,21 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
     return choice
 
 
+def _beginning(
+    assembly: Assembly, stage: int, key: RootKey
+) -> tuple[InlineRunner, Tensor]:
+    """A runner of a stage, and the parameters that it would train."""
+    backbone = make_backbone(assembly, stage)
+    own = client_key(key, stage)
+    runner = inline_runner(assembly, stage, backbone, own, EngineChoice())
+    return runner, runner.layout.flatten(dict(backbone.named_parameters()))
+
+
 def load_pretrained(name: str) -> Mapping[str, Tensor] | None:
     """The state of a public backbone: a safetensors file or a run folder."""
     if name == "none":
         return None
     from safetensors.torch import load_file
-
-    from fedemb.errors import UserError
 
     path = Path(name)
     path = path / "backbone.safetensors" if path.is_dir() else path

@@ -24,7 +24,7 @@ from fedemb.engines.heads import (
     features_by_row,
     fit_heads,
     head_loss,
-    moving,
+    step_by,
 )
 from fedemb.engines.layers import share_no_weights, trained_layers
 from fedemb.engines.rows import as_one_batch, by_client, channels_last
@@ -225,13 +225,10 @@ def _leaf(value: Tensor, velocity: Tensor) -> Tensor:
     """Shares memory with `value`; autograd adds its gradients to `velocity`."""
     leaf = value.detach().requires_grad_()
     leaf.grad = velocity.detach()
-    leaf.register_hook(_in_order)  # type: ignore[no-untyped-call]
+    if value.dim() == 4:
+        # Convolutions give gradients in another memory order, in which adding is slow.
+        leaf.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
     return leaf
-
-
-def _in_order(gradient: Tensor | None) -> Tensor | None:
-    """Adding in another memory order is slow; None is what layers added themselves."""
-    return None if gradient is None else gradient.contiguous()
 
 
 def _stack(model: LocalModel, layout: FlatLayout, theta: Tensor, clients: int) -> Stack:
@@ -309,7 +306,7 @@ def _train(
         stack.step(recipe, active)
         if joint:
             for name, value in values.items():
-                value.sub_(moving(velocity[name] * rate, active))
+                step_by(value, velocity[name], rate, active)
 
 
 def _loss(

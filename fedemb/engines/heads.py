@@ -6,6 +6,7 @@ pass without a graph, however many steps the head takes.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,10 +44,7 @@ def fit_heads(
     velocity = {name: torch.zeros_like(value) for name, value in heads.items()}
     rate = recipe.learning_rate * recipe.head_lr_scale
 
-    def loss(head: Parameters, features: Features, batch: Batch) -> Tensor:
-        return head_loss(model, head, features, batch)
-
-    losses = vmap(loss)
+    losses = vmap(partial(_loss, _HeadLoss(model)))
     for step in steps:
         # Clients do not meet in the sum, so its gradient is each one's own: one plain
         # backward pass, which costs half of `vmap(grad)`.
@@ -62,13 +60,17 @@ def fit_heads(
         active = work.active(step)
         for (name, value), gradient in zip(heads.items(), found, strict=True):
             velocity[name].mul_(recipe.momentum).add_(gradient)
-            value.sub_(moving(velocity[name] * rate, active))
+            step_by(value, velocity[name], rate, active)
     return heads
 
 
-def moving(change: Tensor, active: Tensor) -> Tensor:
-    """`change` `[V, ...]` of the active clients; zero for the others, were it NaN."""
-    return torch.where(active.view(-1, *[1] * (change.dim() - 1)), change, 0.0)
+def step_by(value: Tensor, velocity: Tensor, rate: float, active: Tensor) -> None:
+    """Move the active clients' `[V, ...]`; the others stand still, were it NaN."""
+    if bool(active.all()):
+        value.sub_(velocity, alpha=rate)
+        return
+    moving = active.view(-1, *[1] * (value.dim() - 1))
+    value.sub_(torch.where(moving, velocity * rate, 0.0))
 
 
 def features_by_row(
@@ -184,8 +186,12 @@ def head_loss(
     model: LocalModel, head: Parameters, features: Features, batch: Batch
 ) -> Tensor:
     """The loss of a step, given the features of its rows."""
+    return _loss(_HeadLoss(model), head, features, batch)
+
+
+def _loss(own: _HeadLoss, head: Parameters, features: Features, batch: Batch) -> Tensor:
     named = {f"head.{name}": value for name, value in head.items()}
-    loss: Tensor = functional_call(_HeadLoss(model), named, (features, batch))
+    loss: Tensor = functional_call(own, named, (features, batch))
     return loss
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from fedemb.engines.heads import fit_heads, moving
+from fedemb.engines.heads import fit_heads, step_by
 from fedemb.engines.serial import local_parameters
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
@@ -40,11 +40,11 @@ def vectorized_deltas(
         found = gradients(backbones, heads, batch)
         active = work.active(step)
         velocity.mul_(recipe.momentum).add_(found[0])
-        backbones.sub_(moving(velocity * rate, active))
+        step_by(backbones, velocity, rate, active)
         if joint:
             for name, value in heads.items():
                 head_velocity[name].mul_(recipe.momentum).add_(found[1][name])
-                value.sub_(moving(head_velocity[name] * head_rate, active))
+                step_by(value, head_velocity[name], head_rate, active)
     return backbones.sub_(theta)
 
 

@@ -120,11 +120,7 @@ def _tiny(captions: str) -> DistillationStages:
         "to_shared.*,text_to_shared.*",
         task={"temperature": 0.2},
         shares=(0.1, 0.1, 0.8),
-        rates=(
-            0.15,
-            0.1,
-            1.0,
-        ),  # a full rate undoes what the public model knows
+        rates=(0.2, 0.2, 1.0),  # a full rate undoes what the public model knows
         public=True,
         captions=captions,
     )

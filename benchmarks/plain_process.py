@@ -1,0 +1,25 @@
+"""The plain loop of a workload, a round for each line of the standard input.
+
+python -m benchmarks.plain_process W2
+"""
+
+import os
+import sys
+import time
+
+import torch
+
+from benchmarks.workloads import WORKLOADS
+
+
+def main() -> None:
+    torch.set_num_threads(os.cpu_count() or 1)
+    loop = WORKLOADS[sys.argv[1]].plain_loop()
+    for _ in sys.stdin:
+        before = time.process_time()
+        loop()
+        print(time.process_time() - before, flush=True)
+
+
+if __name__ == "__main__":
+    main()
