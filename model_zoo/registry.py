@@ -65,7 +65,8 @@ def names() -> list[str]:
 def get(name: str) -> System:
     """The system of a name: `NAME`, `NAME:CONFIGURATION`, or the same in a file.
 
-    With a configuration, it becomes the system's default one.
+    With a configuration, it becomes the system's default one, and its metric, if it has
+    one of its own, the system's.
 
     Args:
         name: such as `lenet`, `lenet:tiny`, `my_system.py:SYSTEM` or
@@ -88,8 +89,8 @@ def get(name: str) -> System:
         system = _from_tables(base)
     if not configuration:
         return system
-    system.configuration(configuration)
-    return replace(system, default_configuration=configuration)
+    metric = system.configuration(configuration).metric or system.metric
+    return replace(system, default_configuration=configuration, metric=metric)
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -103,6 +103,7 @@ class Configuration:
         options: head and sizes that the counts of `describe` refer to.
         public: what it starts from that nobody paid for, such as shipped weights and
             what they were trained on; every privacy statement repeats it.
+        metric: its headline metric, where that is not the system's.
     """
 
     note: str
@@ -110,6 +111,7 @@ class Configuration:
     data: DataFacts
     options: TaskOptions = field(default_factory=TaskOptions)
     public: tuple[str, ...] = ()
+    metric: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""The card of Panoptic-DeepLab; importing this imports no torch."""
+"""The card of the DeepLabs; importing this imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fedemb.errors import UserError
@@ -32,7 +32,7 @@ _SCENES = DataFacts(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PanopticStages:
+class SegmentationStages:
     """Builds the one stage of a configuration.
 
     Attributes:
@@ -46,7 +46,7 @@ class PanopticStages:
     embedding_dim: int = 128
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
-        """One stage that trains the shared part by panoptic segmentation.
+        """One stage that trains the shared part by segmentation.
 
         Raises:
             UserError: if the data has no panoptic maps or no pictures, or an option
@@ -55,7 +55,6 @@ class PanopticStages:
         from fedemb.stages import Stage
         from model_zoo.deeplab2.categories import Categories
         from model_zoo.deeplab2.sizes import SIZES
-        from model_zoo.deeplab2.task import PanopticTask
 
         for name, value in (
             ("head", options.head),
@@ -72,41 +71,44 @@ class PanopticStages:
                 f"example_shape={data.example_shape} must be (height, width, "
                 "channels): deeplab2 is trained on pictures."
             )
-        size = SIZES[self.size]
-        task = PanopticTask(
-            network=size.with_share(self.share),
-            categories=Categories.of(data.vocabularies),
+        task = replace(
+            SIZES[self.size].task(self.share, Categories.of(data.vocabularies)),
             inputs=data.example_shape[2],
             embedding_dim=options.embedding_dim or self.embedding_dim,
             classes_of=options.label_space or "client",
-            targets=size.targets,
-            post=size.post,
-            augmentation=size.augmentation,
-            losses=size.losses,
         )
-        return (Stage("panoptic", task, 1.0, options.trainable or "all"),)
+        return (Stage(task.stage, task, 1.0, options.trainable or "all"),)
 
 
-def _published(size: str, note: str) -> dict[str, Configuration]:
+def _published(
+    size: str, note: str, metric: str | None = None
+) -> dict[str, Configuration]:
     """A published size, sharing the encoder, or encoder and decoders."""
     both = f"{note}; the decoders are shared, too"
     return {
         size: Configuration(
             note=note,
-            build=PanopticStages(size=size, share="encoder"),
+            build=SegmentationStages(size=size, share="encoder"),
             data=_CITYSCAPES,
+            metric=metric,
         ),
         f"{size}_decoder": Configuration(
             note=both,
-            build=PanopticStages(size=size, share="encoder_decoder"),
+            build=SegmentationStages(size=size, share="encoder_decoder"),
             data=_CITYSCAPES,
+            metric=metric,
         ),
     }
 
 
-def _small(size: str, note: str, share: str = "encoder_decoder") -> Configuration:
+def _small(
+    size: str, note: str, share: str = "encoder_decoder", metric: str | None = None
+) -> Configuration:
     return Configuration(
-        note=note, build=PanopticStages(size=size, share=share), data=_SCENES
+        note=note,
+        build=SegmentationStages(size=size, share=share),
+        data=_SCENES,
+        metric=metric,
     )
 
 
@@ -117,12 +119,14 @@ DEEPLAB2 = System(
     paper="Weber, Wang, Qiao, Xie, Collins, Zhu, Yuan, Kim, Yu, Cremers, Leal-Taixe, "
     "Yuille, Schroff, Adam and Chen (2021), DeepLab2: A TensorFlow Library for Deep "
     "Labeling, arXiv:2106.09748; Panoptic-DeepLab by Cheng et al. (2020), "
-    "arXiv:1911.10194",
+    "arXiv:1911.10194; DeepLabv3 and v3+ by Chen et al. (2017, 2018), "
+    "arXiv:1706.05587 and arXiv:1802.02611",
     user="a camera, vehicle or annotator: whoever owns a group of pictures; the local "
     "head predicts classes, centres and offsets in the client's own label space",
     stages=(
-        "panoptic: segment the virtual client's own pictures through a local head; the "
-        "encoder is shared, in some sizes the decoders are, too",
+        "panoptic, or semantic (`deeplabv3...`, `semantic_tiny`): segment the virtual "
+        "client's own pictures through a local head; the encoder is shared, in some "
+        "sizes the decoders are, too",
     ),
     default_dataset="scenes",
     default_configuration="tiny",
@@ -143,8 +147,36 @@ DEEPLAB2 = System(
         **_published("resnet50", "ResNet-50, pyramid at rates 6, 12, 18"),
         **_published("mobilenet_v3_large", "MobileNetV3-L, pyramid at 6, 12, 18"),
         **_published("mobilenet_v3_small", "MobileNetV3-S, pyramid at 6, 12, 18"),
+        **_published(
+            "max_deeplab_s_backbone",
+            "MaX-DeepLab-S's backbone: ResNet-50-Beta, axial attention from stride 16 "
+            "on, one 1 x 1 for a pyramid",
+        ),
+        **_published(
+            "max_deeplab_l_backbone",
+            "MaX-DeepLab-L's backbone: Axial-SWideRNet-(1, 1, 1) and an hourglass, one "
+            "1 x 1 for a pyramid",
+        ),
         **_published("axial_swidernet_1", f"Axial-SWideRNet-(1, 1, 1): {_AXIAL}"),
         **_published("axial_swidernet_3", f"Axial-SWideRNet-(1, 1, 3): {_AXIAL}"),
         **_published("axial_swidernet_4.5", f"Axial-SWideRNet-(1, 1, 4.5): {_AXIAL}"),
+        "semantic_tiny": _small(
+            "semantic_tiny", "classes alone, by a small DeepLabv3+", metric="miou"
+        ),
+        **_published(
+            "deeplabv3",
+            "classes alone: ResNet-50, pyramid at rates 6, 12, 18, one 3 x 3",
+            "miou",
+        ),
+        **_published(
+            "deeplabv3_plus",
+            "classes alone: ResNet-50, pyramid at 6, 12, 18, fused with res2",
+            "miou",
+        ),
+        **_published(
+            "deeplabv3_mobilenet_v3_large",
+            "classes alone: MobileNetV3-L, pyramid at 6, 12, 18, one 3 x 3",
+            "miou",
+        ),
     },
 )

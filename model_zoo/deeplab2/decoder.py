@@ -46,6 +46,11 @@ class DecoderSpec:
         if self.kernel % 2 == 0:
             raise UserError(f"kernel={self.kernel} must be odd.")
 
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """What of the encoder is decoded."""
+        return ("res2", "res3", "res5")
+
 
 class Pyramid(nn.Module):
     """Atrous spatial pyramid pooling (Chen et al. 2017, arXiv:1706.05587).

@@ -1,11 +1,7 @@
-"""Segmentation with a head that is fitted to frozen features.
+"""How well pictures are segmented: PQ, mIoU and AP with a head fitted on the spot."""
 
-A head is private to whoever needs one, so judging a backbone means giving it a new head
-first: on public pictures, from a public seed, the same for every backbone.
-"""
-
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,10 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
-from fedemb.protocols import Batch
-from model_zoo.deeplab2.augment import AugmentSpec
 from model_zoo.deeplab2.categories import DIVISOR, Categories
-from model_zoo.deeplab2.network import LocalNetwork, SharedNetwork
+from model_zoo.deeplab2.fitting import FitSpec, fit_to_half, predictions
+from model_zoo.deeplab2.network import LocalNetwork
 from model_zoo.deeplab2.postprocess import PostSpec, group_pixels, merge
 from model_zoo.deeplab2.precision import (
     AveragePrecision,
@@ -27,29 +22,7 @@ from model_zoo.deeplab2.precision import (
 from model_zoo.deeplab2.quality import MeanIoU, PanopticQuality
 
 if TYPE_CHECKING:
-    from model_zoo.deeplab2.task import PanopticTask
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSpec:
-    """How a head is fitted: Adam on the task's losses, with frozen features.
-
-    All pixels count alike, and all of them: in the few steps of a fit the published
-    choice of hard pixels and small instances would have no time to reach the rest.
-
-    Attributes:
-        rows: pictures to fit to, and as many to judge by, at most.
-        steps: of Adam.
-        batch_size: pictures per step.
-        learning_rate: of Adam, falling linearly to zero.
-        seed: of the head's first values and of the batches; public.
-    """
-
-    rows: int = 128
-    steps: int = 150
-    batch_size: int = 16
-    learning_rate: float = 0.01
-    seed: int = 0
+    from model_zoo.deeplab2.task import PanopticTask, SemanticTask
 
 
 @dataclass(frozen=True)
@@ -67,7 +40,7 @@ class Prediction:
     score: NDArray[np.float32]
 
 
-def segmentation_metrics(
+def panoptic_metrics(
     task: "PanopticTask",
     backbone: nn.Module,
     examples: Examples,
@@ -75,87 +48,46 @@ def segmentation_metrics(
 ) -> dict[str, float]:
     """`pq`, `sq`, `rq`, `miou`, `ap` and `ap_50` of every other row.
 
-    The rows in between fit the head. Rows are spread evenly over `examples`; with a
-    single row there is nothing to judge and all metrics are 0.
+    The rows in between fit the head; with a single row there is nothing to judge and
+    all metrics are 0.
     """
-    fit = fit or FitSpec()
-    count = min(len(examples), 2 * fit.rows)
-    rows = np.linspace(0, len(examples) - 1, count).astype(np.int64)
-    fitted, judged = rows[::2], rows[1::2]
-    backbone.eval()
-    device = next(backbone.parameters()).device
-    head = fit_head(task, backbone, examples.only(fitted), fit, device)
-    truths = examples.fields["panoptic"][judged].astype(np.int64)
-    predictions = segment(task, backbone, head, examples.only(judged))
-    return score_predictions(list(truths), predictions, task.categories)
+    found = fit_to_half(task, backbone, examples, fit)
+    truths = found.judged.fields["panoptic"].astype(np.int64)
+    guesses = segment(task, backbone, found.head, found.judged)
+    return score_predictions(list(truths), guesses, task.categories)
 
 
-def fit_head(
-    task: "PanopticTask",
+def semantic_metrics(
+    task: "SemanticTask",
     backbone: nn.Module,
     examples: Examples,
-    fit: FitSpec,
-    device: torch.device | None = None,
-) -> LocalNetwork:
-    """A new head, fitted to the frozen features of `examples`."""
-    device = device or next(backbone.parameters()).device
-    task = replace(
-        task,
-        losses=replace(task.losses, top_k=1.0),
-        targets=replace(task.targets, small_weight=1.0),
-        classes_of="global",
-        augmentation=AugmentSpec(),
-    )
-    batch = _to(task.prepare(examples, np.zeros(1, np.uint64)), device)
-    batch.pop("path", None)
-    batch["weight"] = torch.ones(len(examples), device=device)
-    features = _features(cast(SharedNetwork, backbone), batch["image"])
-    head = cast(LocalNetwork, task.make_head(task.num_classes)).to(device)
-    draw = torch.Generator().manual_seed(fit.seed)
-    head.load_state_dict(head.fresh(draw))
-    optimizer = torch.optim.Adam(head.parameters(), fit.learning_rate)
-    decay = torch.optim.lr_scheduler.LinearLR(
-        optimizer, 1.0, 1.0 / fit.steps, total_iters=fit.steps
-    )
-    with torch.enable_grad():
-        for _ in range(fit.steps):
-            rows = torch.randperm(len(examples), generator=draw)[: fit.batch_size]
-            rows = rows.to(device)
-            optimizer.zero_grad()
-            loss = task.loss(
-                head,
-                {name: values[rows] for name, values in features.items()},
-                {name: values[rows] for name, values in batch.items()},
-            )
-            torch.autograd.backward(loss)
-            optimizer.step()
-            decay.step()
-    return head.eval()
+    fit: FitSpec | None = None,
+) -> dict[str, float]:
+    """`miou` of every other row, whose pixels all get their likeliest class.
+
+    The rows in between fit the head; with a single row there is nothing to judge and
+    it is 0.
+    """
+    found = fit_to_half(task, backbone, examples, fit)
+    overlap = MeanIoU(len(task.categories) + 1, 0)
+    truths = found.judged.fields["panoptic"].astype(np.int64)
+    told = predictions(task, backbone, found.head, found.judged)
+    for truth, predicted in zip(truths, told, strict=True):
+        category = predicted["semantic"].argmax(0) + 1
+        overlap.update(truth // DIVISOR, category.cpu().numpy())
+    return {"miou": overlap.result()}
 
 
 def segment(
     task: "PanopticTask", backbone: nn.Module, head: LocalNetwork, examples: Examples
 ) -> list[Prediction]:
     """The segments of pictures, by a backbone and a head in global label space."""
-    device = next(backbone.parameters()).device
-    images = task.prepare(_pictures(examples), np.zeros(1, np.uint64))["image"]
-    out = []
-    with torch.no_grad():
-        for part in torch.split(images, 16):
-            pictures = part.to(device)
-            size = (int(pictures.shape[2]), int(pictures.shape[3]))
-            dense = cast(SharedNetwork, backbone).dense(pictures)
-            predicted = head(dense, size)
-            for semantic, center, offset in zip(
-                predicted["semantic"],
-                predicted["center"],
-                predicted["offset"],
-                strict=True,
-            ):
-                out.append(
-                    predict_one(semantic, center, offset, task.categories, task.post)
-                )
-    return out
+    return [
+        predict_one(
+            told["semantic"], told["center"], told["offset"], task.categories, task.post
+        )
+        for told in predictions(task, backbone, head, examples)
+    ]
 
 
 def predict_one(
@@ -228,17 +160,3 @@ def _instances(
         score=score,
         crowd=labels % DIVISOR == 0,
     )
-
-
-def _features(backbone: SharedNetwork, images: Tensor) -> dict[str, Tensor]:
-    with torch.no_grad():
-        parts = [backbone.dense(part) for part in torch.split(images, 16)]
-    return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-
-
-def _pictures(examples: Examples) -> Examples:
-    return Examples({"image": examples.fields["image"]}, examples.offsets)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return {name: values.to(device) for name, values in batch.items()}

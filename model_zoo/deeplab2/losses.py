@@ -79,24 +79,30 @@ def offset_loss(offset: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return mean_of_nonzero((offset - target).abs().mean(1) * weight)
 
 
-def panoptic_losses(
+def semantic_losses(
     predicted: Mapping[str, Tensor], targets: Mapping[str, Tensor], spec: LossSpec
 ) -> dict[str, Tensor]:
-    """The weighted losses `semantic`, `center`, `offset`, `[B]` each; add them up."""
+    """The weighted loss `semantic`, `[B]`, alone."""
     semantic = semantic_loss(
         predicted["semantic"],
         targets["semantic"],
         targets["semantic_weight"],
         spec.top_k,
     )
+    return {"semantic": spec.semantic * semantic}
+
+
+def panoptic_losses(
+    predicted: Mapping[str, Tensor], targets: Mapping[str, Tensor], spec: LossSpec
+) -> dict[str, Tensor]:
+    """The weighted losses `semantic`, `center`, `offset`, `[B]` each; add them up."""
     center = center_loss(
         predicted["center"], targets["center"], targets["center_weight"]
     )
     offset = offset_loss(
         predicted["offset"], targets["offset"], targets["offset_weight"]
     )
-    return {
-        "semantic": spec.semantic * semantic,
+    return semantic_losses(predicted, targets, spec) | {
         "center": spec.center * center,
         "offset": spec.offset * offset,
     }

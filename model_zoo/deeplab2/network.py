@@ -7,10 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
+from model_zoo.deeplab2.blocks import ResidualSpec
 from model_zoo.deeplab2.decoder import Decoders, DecoderSpec, Predictions
 from model_zoo.deeplab2.layers import NORMS, initialise_
 from model_zoo.deeplab2.mobilenet import MobileNetEncoder, MobileNetSpec
-from model_zoo.deeplab2.residual import ResidualEncoder, ResidualSpec
+from model_zoo.deeplab2.residual import ResidualEncoder
+from model_zoo.deeplab2.semantic import (
+    SemanticDecoder,
+    SemanticPrediction,
+    SemanticSpec,
+)
 
 SHARES = ("encoder", "encoder_decoder")
 _PUBLIC_SEED = 20_200_628
@@ -18,11 +24,11 @@ _PUBLIC_SEED = 20_200_628
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """A whole Panoptic-DeepLab.
+    """A whole Panoptic-DeepLab, DeepLabv3 or DeepLabv3+.
 
     Attributes:
         encoder: its encoder.
-        decoder: its decoders and heads.
+        decoder: its decoders and heads; a `SemanticSpec` predicts no instances.
         output_stride: of res5.
         share: what is aggregated: `encoder`, or `encoder_decoder`; the rest is head.
         norm: `group`, or `batch` for comparison (the core refuses to train that).
@@ -32,7 +38,7 @@ class NetworkSpec:
     """
 
     encoder: ResidualSpec | MobileNetSpec = field(default_factory=ResidualSpec)
-    decoder: DecoderSpec = field(default_factory=DecoderSpec)
+    decoder: DecoderSpec | SemanticSpec = field(default_factory=DecoderSpec)
     output_stride: int = 16
     share: str = "encoder"
     norm: str = "group"
@@ -56,6 +62,21 @@ def make_encoder(spec: NetworkSpec, inputs: int) -> ResidualEncoder | MobileNetE
     )
 
 
+def make_decoders(spec: NetworkSpec, channels: Mapping[str, int]) -> nn.Module:
+    """The decoders alone, for endpoints of these widths."""
+    norm = NORMS[spec.norm]
+    if isinstance(spec.decoder, SemanticSpec):
+        return SemanticDecoder(channels, spec.decoder, norm)
+    return Decoders(channels, spec.decoder, norm)
+
+
+def make_predictions(spec: NetworkSpec, categories: int) -> nn.Module:
+    """The layers that predict, for so many categories."""
+    if isinstance(spec.decoder, SemanticSpec):
+        return SemanticPrediction(spec.decoder, categories)
+    return Predictions(spec.decoder, categories, NORMS[spec.norm])
+
+
 class SharedNetwork(nn.Module):
     """The encoder, the decoders if they are shared, and the embedding of an image.
 
@@ -72,9 +93,10 @@ class SharedNetwork(nn.Module):
         super().__init__()
         self.encoder = make_encoder(spec, inputs)
         channels = self.encoder.channels
-        self.decoders: Decoders | None = None
+        self.decoded = spec.decoder.endpoints
+        self.decoders: nn.Module | None = None
         if spec.share == "encoder_decoder":
-            self.decoders = Decoders(channels, spec.decoder, NORMS[spec.norm])
+            self.decoders = make_decoders(spec, channels)
             initialise_(self.decoders)
         wide = channels["res5"]
         columns = None
@@ -93,7 +115,7 @@ class SharedNetwork(nn.Module):
         """What the local head gets: decoded features, or the encoder's endpoints."""
         endpoints = self.encoder(images, uniform)
         if self.decoders is None:
-            return {name: endpoints[name] for name in ("res2", "res3", "res5")}
+            return {name: endpoints[name] for name in self.decoded}
         decoded: dict[str, Tensor] = self.decoders(endpoints)
         return decoded
 
@@ -105,11 +127,10 @@ class LocalNetwork(nn.Module):
         self, spec: NetworkSpec, channels: Mapping[str, int], categories: int
     ) -> None:
         super().__init__()
-        norm = NORMS[spec.norm]
-        self.decoders: Decoders | None = None
+        self.decoders: nn.Module | None = None
         if spec.share == "encoder":
-            self.decoders = Decoders(channels, spec.decoder, norm)
-        self.predictions = Predictions(spec.decoder, categories, norm)
+            self.decoders = make_decoders(spec, channels)
+        self.predictions = make_predictions(spec, categories)
         self.predict_std = spec.decoder.predict_std
 
     def forward(

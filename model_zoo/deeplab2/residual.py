@@ -1,18 +1,19 @@
 """ResNets, SWideRNets and their axial relatives, at any output stride.
 
 He et al. (2016), arXiv:1512.03385; Chen et al. (2020), SWideRNet, arXiv:2011.11675;
-Wang et al. (2020), Axial-DeepLab, arXiv:2003.07853.
+Wang et al. (2020), Axial-DeepLab, arXiv:2003.07853; Wang et al. (2021), MaX-DeepLab,
+arXiv:2012.00759 (its backbones, without the memory path).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedemb.errors import UserError
-from model_zoo.deeplab2.axial import AxialAttention2d, AxialSpec
+from model_zoo.deeplab2.axial import AxialSpec
+from model_zoo.deeplab2.blocks import ResidualSpec, make_block
+from model_zoo.deeplab2.hourglass import Hourglass, visited_stages
 from model_zoo.deeplab2.layers import (
     ConvNorm,
     Norm,
@@ -21,123 +22,14 @@ from model_zoo.deeplab2.layers import (
     refuse_other_strides,
 )
 
-STEMS = ("resnet", "beta", "wide")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResidualSpec:
-    """An encoder of residual blocks.
-
-    Attributes:
-        stem: `resnet` (7 x 7), `beta` (three 3 x 3) or `wide` (3 x 3; wide encoders
-            have a first stage of three blocks before they halve the grid again).
-        blocks: residual blocks of the four stages with outputs res2 to res5.
-        stem_filters: of the stem; the last of `beta` has twice as many.
-        stem_stride: 2; 1 for small pictures, which halves all strides that follow.
-        filters: f of stage 1; stage s has f 2^(s - 1), and outputs 4 times as many.
-        first_blocks: blocks of stage 1, in wide encoders.
-        axial_beyond: blocks at this stride and beyond attend along the axes; 0: none.
-        bottleneck: expansion of an axial block's inner width.
-        axial: sizes of the attention.
-        keep_path: probability that a block's branch is kept while training (Huang et
-            al. 2016, arXiv:1603.09382), falling linearly to this in the last stage.
-
-    Raises:
-        UserError: for an unknown stem, or a probability outside (0, 1].
-    """
-
-    stem: str = "resnet"
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
-    stem_filters: int = 64
-    stem_stride: int = 2
-    filters: int = 32
-    first_blocks: int = 3
-    axial_beyond: int = 0
-    bottleneck: int = 2
-    axial: AxialSpec = AxialSpec()
-    keep_path: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.stem not in STEMS:
-            raise UserError(f"stem={self.stem!r} must be one of {', '.join(STEMS)}.")
-        if not 0 < self.keep_path <= 1:
-            raise UserError(f"keep_path={self.keep_path} must be in (0, 1].")
-
-
-class ResidualBlock(nn.Module):
-    """One residual unit: what comes in is activated first, what goes out is not.
-
-    The last normalisation starts at zero, so that a new block is its shortcut.
-
-    Args:
-        inputs: channels in.
-        widths: two for 3 x 3, 3 x 3; three for 1 x 1, 3 x 3 or attention, 1 x 1.
-        stride: of the first spatial layer.
-        rate: atrous rate of the 3 x 3 convolutions.
-        second_rate: of the second convolution where there are two widths.
-        axial: sizes of the attention in the middle, None for a convolution.
-        norm: makes normalisations.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        widths: tuple[int, ...],
-        *,
-        stride: int = 1,
-        rate: int = 1,
-        second_rate: int = 1,
-        axial: AxialSpec | None = None,
-        norm: Norm = group_norm,
-    ) -> None:
-        super().__init__()
-        self.stride = stride
-        last = widths[-1]
-        layers: list[nn.Module]
-        if len(widths) == 2:
-            layers = [
-                ConvNorm(inputs, widths[0], 3, stride=stride, rate=rate, norm=norm),
-                ConvNorm(widths[0], last, 3, rate=second_rate, act="linear", norm=norm),
-            ]
-        elif axial is None:
-            layers = [
-                ConvNorm(inputs, widths[0], norm=norm),
-                ConvNorm(widths[0], widths[1], 3, stride=stride, rate=rate, norm=norm),
-                ConvNorm(widths[1], last, act="linear", norm=norm),
-            ]
-        else:
-            attention = AxialAttention2d(
-                widths[0], widths[1], axial, stride=stride, norm=norm
-            )
-            layers = [
-                ConvNorm(inputs, widths[0], norm=norm),
-                attention,
-                nn.ReLU(),
-                ConvNorm(attention.width.values, last, act="linear", norm=norm),
-            ]
-        self.branch = nn.Sequential(*layers)
-        nn.init.zeros_(layers[-1].norm.weight)  # type: ignore[arg-type, union-attr]
-        self.shortcut: nn.Module | None = None
-        if inputs != last:
-            self.shortcut = ConvNorm(
-                inputs, last, stride=stride, act="linear", norm=norm
-            )
-
-    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """`[B, C, H, W]` -> `[B, C', H', W']`; `keep` `[B]` scales the branch."""
-        active = F.relu(images)
-        straight = active[..., :: self.stride, :: self.stride]
-        if self.shortcut is not None:
-            straight = self.shortcut(active)
-        branch: Tensor = self.branch(active)
-        if keep is not None:
-            branch = branch * keep[:, None, None, None]
-        return straight + branch
-
 
 class ResidualEncoder(nn.Module):
     """Images to endpoints `res2` ... `res5` at strides 4, 8, 16, 32, or at most
-    `output_stride`: beyond it, strides become atrous rates and the weights stay.
+    `output_stride`: beyond it, strides become atrous rates and the weights stay (but
+    those of an hourglass, which has as many blocks as it visits grids).
+
+    With an hourglass, `res5` is what comes out of it, so that whatever reads `res5`
+    trains all of the encoder.
     """
 
     def __init__(
@@ -152,24 +44,20 @@ class ResidualEncoder(nn.Module):
         refuse_other_strides(output_stride)
         self.spec = spec
         self.stem, channels = _stem(spec, inputs, norm)
-        self.names: list[str] = []
-        self.keep: list[float] = []
-        self.lengths: list[int] = []
+        self.stages: list[int] = []
         every: list[nn.Module] = []
-        first = 1 if spec.stem == "wide" else 2
-        for stage in range(first, 6):
-            count = spec.first_blocks if stage == 1 else spec.blocks[stage - 2]
+        for stage, count in _stages(spec):
             blocks = _stage(spec, channels, stage, count, output_stride, norm)
-            channels = 4 * spec.filters * 2 ** (stage - 1)
-            keep = 1 - (1 - spec.keep_path) * (stage - 1) / 4
-            self.keep += [keep] * count
-            self.names.append(f"res{stage}")
-            self.lengths.append(count)
+            channels = spec.width(stage)
+            self.stages += [stage] * count
             every += blocks
         self.blocks = nn.ModuleList(every)
-        self.channels = {
-            f"res{s}": 4 * spec.filters * 2 ** (s - 1) for s in range(2, 6)
-        }
+        self.hourglass: Hourglass | None = None
+        self.keep = [spec.keep(stage) for stage in self.stages]
+        if spec.hourglasses:
+            self.hourglass = Hourglass(spec, output_stride, norm)
+            self.keep += [spec.keep(stage) for stage in self.hourglass.stages]
+        self.channels = {f"res{stage}": spec.width(stage) for stage in range(2, 6)}
         initialise_(self)
 
     def forward(
@@ -183,17 +71,23 @@ class ResidualEncoder(nn.Module):
                 kept, in training; None keeps all.
         """
         x = self.stem(images)
-        out, index = {}, 0
-        for name, length in zip(self.names, self.lengths, strict=True):
-            for block in self.blocks[index : index + length]:
-                keep = self.keep[index]
-                mask = None
-                if uniform is not None and keep < 1:
-                    mask = (uniform[:, index] < keep).to(x.dtype) / keep
-                x = block(x, mask)
-                index += 1
-            out[name] = F.relu(x)
-        return out
+        masks = [self._mask(index, uniform, x) for index in range(len(self.keep))]
+        features: dict[int, Tensor] = {}
+        inside = len(self.blocks)
+        for stage, block, mask in zip(
+            self.stages, self.blocks, masks[:inside], strict=True
+        ):
+            x = features[stage] = block(x, mask)
+        if self.hourglass is not None:
+            features[5] = self.hourglass(features, masks[inside:])
+        return {f"res{stage}": F.relu(values) for stage, values in features.items()}
+
+    def _mask(self, index: int, uniform: Tensor | None, like: Tensor) -> Tensor | None:
+        """What a block's branch is multiplied by, `[B]`; None is one."""
+        keep = self.keep[index]
+        if uniform is None or keep == 1:
+            return None
+        return (uniform[:, index] < keep).to(like.dtype) / keep
 
 
 def _stem(spec: ResidualSpec, inputs: int, norm: Norm) -> tuple[nn.Module, int]:
@@ -219,31 +113,36 @@ def _stage(
     norm: Norm,
 ) -> list[nn.Module]:
     """The blocks of a stage; its first one takes the stride, while there is one."""
-    f = spec.filters * 2 ** (stage - 1)
-    before = 2 ** max(stage - 1, 1)
-    after = 2**stage
-    blocks: list[nn.Module] = []
-    for index in range(count):
-        current = before if index == 0 else after
-        stride = after // before if index == 0 and before < output_stride else 1
-        axial = spec.axial if 0 < spec.axial_beyond <= current else None
-        widths: tuple[int, ...] = (f, f, 4 * f)
-        if axial is not None:
-            widths = (f * spec.bottleneck, f, 4 * f)
-        elif spec.stem == "wide":
-            widths = (4 * f, 4 * f) if after < 32 else (f, 2 * f, 4 * f)
-        blocks.append(
-            ResidualBlock(
-                inputs if index == 0 else 4 * f,
-                widths,
-                stride=stride,
-                rate=max(1, current // output_stride),
-                second_rate=max(1, after // output_stride),
-                axial=axial,
-                norm=norm,
-            )
+    before, after = 2 ** max(stage - 1, 1), 2**stage
+    return [
+        make_block(
+            spec,
+            inputs if index == 0 else spec.width(stage),
+            stage,
+            before=before if index == 0 else after,
+            after=after,
+            output_stride=output_stride,
+            norm=norm,
         )
-    return blocks
+        for index in range(count)
+    ]
+
+
+def _stages(spec: ResidualSpec) -> list[tuple[int, int]]:
+    """Stages with their number of blocks; only wide encoders have a stage 1."""
+    first = [(1, spec.first_blocks)] if spec.stem == "wide" else []
+    return first + list(zip(range(2, 6), spec.blocks, strict=True))
+
+
+def count_blocks(spec: ResidualSpec, output_stride: int) -> int:
+    """Residual blocks of a whole encoder.
+
+    Example:
+        >>> count_blocks(RESIDUAL["max_deeplab_l_backbone"], 16)
+        22
+    """
+    visited = visited_stages(spec.hourglasses, output_stride)
+    return sum(blocks for _, blocks in _stages(spec)) + len(visited)
 
 
 def wide_blocks(depth: float) -> tuple[int, int, int, int]:
@@ -260,13 +159,14 @@ def wide_blocks(depth: float) -> tuple[int, int, int, int]:
 _BIG = AxialSpec(key_expansion=2, value_expansion=4)
 
 
-def _wide(depth: float, *, axial: bool) -> ResidualSpec:
+def _wide(depth: float, *, axial: bool, hourglasses: int = 0) -> ResidualSpec:
     return ResidualSpec(
         stem="wide",
         blocks=wide_blocks(depth),
         axial_beyond=16 if axial else 0,
         bottleneck=4,
         axial=_BIG,
+        hourglasses=hourglasses,
         keep_path=0.8,
     )
 
@@ -275,6 +175,7 @@ RESIDUAL: Mapping[str, ResidualSpec] = {
     "resnet50": ResidualSpec(),
     "resnet50_beta": ResidualSpec(stem="beta"),
     "max_deeplab_s_backbone": ResidualSpec(stem="beta", axial_beyond=16, keep_path=0.8),
+    "max_deeplab_l_backbone": _wide(1, axial=True, hourglasses=1),
     "axial_resnet_s": ResidualSpec(axial_beyond=2, filters=16),
     "axial_resnet_l": ResidualSpec(axial_beyond=2),
     "axial_deeplab_s": ResidualSpec(stem="beta", axial_beyond=2, filters=16),
@@ -295,6 +196,6 @@ def count(module: nn.Module) -> int:
 
 
 def meta_encoder(name: str) -> ResidualEncoder:
-    """A published encoder on the meta device: shapes without values."""
+    """A published encoder on the meta device, at the published output stride of 16."""
     with torch.device("meta"):
-        return ResidualEncoder(RESIDUAL[name])
+        return ResidualEncoder(RESIDUAL[name], output_stride=16)

@@ -6,13 +6,18 @@ from types import MappingProxyType
 
 from model_zoo.deeplab2.augment import AugmentSpec
 from model_zoo.deeplab2.axial import AxialSpec
+from model_zoo.deeplab2.blocks import ResidualSpec
+from model_zoo.deeplab2.categories import Categories
 from model_zoo.deeplab2.decoder import DecoderSpec
 from model_zoo.deeplab2.losses import LossSpec
 from model_zoo.deeplab2.mobilenet import MOBILE, MobileNetSpec
 from model_zoo.deeplab2.network import NetworkSpec
 from model_zoo.deeplab2.postprocess import PostSpec
-from model_zoo.deeplab2.residual import RESIDUAL, ResidualSpec
+from model_zoo.deeplab2.residual import RESIDUAL
+from model_zoo.deeplab2.segmentation import SegmentationTask
+from model_zoo.deeplab2.semantic import SemanticSpec
 from model_zoo.deeplab2.targets import TargetSpec
+from model_zoo.deeplab2.task import PanopticTask, SemanticTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,7 @@ class Size:
     Attributes:
         network: encoder, decoders, heads, and what of them is shared.
         targets: how targets are drawn.
-        post: how predictions become segments.
+        post: how predictions become segments, where there are instances.
         augmentation: while training.
         losses: weights of the losses.
     """
@@ -36,6 +41,26 @@ class Size:
     def with_share(self, share: str) -> NetworkSpec:
         """The network, aggregating `encoder` or `encoder_decoder`."""
         return replace(self.network, share=share)
+
+    def task(self, share: str, categories: Categories) -> SegmentationTask:
+        """What trains this size: panoptic or, without instances, semantic."""
+        network = self.with_share(share)
+        if isinstance(network.decoder, SemanticSpec):
+            return SemanticTask(
+                network=network,
+                categories=categories,
+                targets=self.targets,
+                augmentation=self.augmentation,
+                losses=self.losses,
+            )
+        return PanopticTask(
+            network=network,
+            categories=categories,
+            targets=self.targets,
+            post=self.post,
+            augmentation=self.augmentation,
+            losses=self.losses,
+        )
 
 
 _POINT = DecoderSpec(rates=())
@@ -66,8 +91,18 @@ _SMALL_TARGETS = TargetSpec(sigma=2.0, small_area=64)
 _SMALL_POST = PostSpec(kernel=7, stuff_area=16, keep=32)
 
 
+_SEMANTIC_V3 = SemanticSpec()
+_SEMANTIC_V3_PLUS = SemanticSpec(low=48)
+_TINY_ENCODER = ResidualSpec(
+    stem_filters=16, stem_stride=1, filters=2, blocks=(1, 1, 1, 1)
+)
+
+
 def _published(
-    encoder: ResidualSpec | MobileNetSpec, decoder: DecoderSpec, *, kernel: int = 13
+    encoder: ResidualSpec | MobileNetSpec,
+    decoder: DecoderSpec | SemanticSpec,
+    *,
+    kernel: int = 13,
 ) -> Size:
     return Size(
         network=NetworkSpec(encoder=encoder, decoder=decoder),
@@ -77,7 +112,7 @@ def _published(
 
 def _small(
     encoder: ResidualSpec | MobileNetSpec,
-    decoder: DecoderSpec,
+    decoder: DecoderSpec | SemanticSpec,
     losses: LossSpec | None = None,
 ) -> Size:
     return Size(
@@ -99,6 +134,8 @@ SIZES: Mapping[str, Size] = MappingProxyType(
         **{
             name: _published(RESIDUAL[name], _POINT)
             for name in (
+                "max_deeplab_s_backbone",
+                "max_deeplab_l_backbone",
                 "axial_swidernet_1",
                 "axial_swidernet_3",
                 "axial_swidernet_4.5",
@@ -129,11 +166,19 @@ SIZES: Mapping[str, Size] = MappingProxyType(
             _SMALL_DECODER,
         ),
         "tiny": _small(
-            ResidualSpec(
-                stem_filters=16, stem_stride=1, filters=2, blocks=(1, 1, 1, 1)
-            ),
+            _TINY_ENCODER,
             _TINY_DECODER,
             LossSpec(top_k=1.0),  # in a hundred rounds, hard pixels are all it learns
+        ),
+        "deeplabv3": _published(RESIDUAL["resnet50"], _SEMANTIC_V3),
+        "deeplabv3_plus": _published(RESIDUAL["resnet50"], _SEMANTIC_V3_PLUS),
+        "deeplabv3_mobilenet_v3_large": _published(
+            MOBILE["mobilenet_v3_large"], _SEMANTIC_V3
+        ),
+        "semantic_tiny": _small(
+            _TINY_ENCODER,
+            SemanticSpec(rates=(), pyramid=16, channels=16, low=8, predict_std=0.1),
+            LossSpec(top_k=1.0),
         ),
     }
 )

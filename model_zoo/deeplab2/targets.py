@@ -79,9 +79,19 @@ def find_segments(maps: NDArray[np.integer]) -> Segments:
 
 
 def make_targets(
-    maps: NDArray[np.integer], categories: Categories, spec: TargetSpec
+    maps: NDArray[np.integer],
+    categories: Categories,
+    spec: TargetSpec,
+    *,
+    instances: bool = True,
 ) -> dict[str, NDArray[np.generic]]:
     """Targets of `[n, H, W]` maps; a row depends on its own map alone.
+
+    Args:
+        maps: `category * 256 + instance`.
+        categories: what the categories are.
+        spec: how targets are drawn.
+        instances: whether there are centres and offsets to predict.
 
     Returns:
         `semantic` int64 `[n, H, W]`: the class, -1 for void;
@@ -89,19 +99,23 @@ def make_targets(
         `center`: heat-map, 1 at the rounded mean of every instance;
         `center_weight`: 0 for void and crowds, else 1;
         `offset` `[n, 2, H, W]`: centre minus pixel (y, x), 0 outside instances;
-        `offset_weight`: 1 on instances, else 0. All float32 but the first.
+        `offset_weight`: 1 on instances, else 0. All float32 but the first. Without
+        `instances` only the first two.
     """
     n = len(maps)
     most = max(1, _MOST_BINS // (int(maps.max(initial=0)) + 1))
     blocks = [
-        _block(maps[start : start + most], categories, spec)
+        _block(maps[start : start + most], categories, spec, instances)
         for start in range(0, max(n, 1), most)
     ]
     return {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
 
 
 def _block(
-    maps: NDArray[np.integer], categories: Categories, spec: TargetSpec
+    maps: NDArray[np.integer],
+    categories: Categories,
+    spec: TargetSpec,
+    instances: bool,
 ) -> dict[str, NDArray[np.generic]]:
     found = find_segments(maps)
     category = found.value // DIVISOR
@@ -110,13 +124,17 @@ def _block(
     instance = thing & (found.value % DIVISOR > 0)
     weight = np.where(instance & (found.area < spec.small_area), spec.small_weight, 1.0)
     weight[void] = 0.0
+    semantic: dict[str, NDArray[np.generic]] = {
+        "semantic": (category - 1)[found.of_pixel],
+        "semantic_weight": weight[found.of_pixel].astype(np.float32),
+    }
+    if not instances:
+        return semantic
     height, width = maps.shape[1:]
     pixel = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"))
     offset = found.center[found.of_pixel].transpose(0, 3, 1, 2) - pixel
     on_instance = instance[found.of_pixel]
-    return {
-        "semantic": (category - 1)[found.of_pixel],
-        "semantic_weight": weight[found.of_pixel].astype(np.float32),
+    return semantic | {
         "center": _heat_map(found, instance, maps.shape, spec.sigma),
         "center_weight": (instance | ~(thing | void))[found.of_pixel].astype(
             np.float32

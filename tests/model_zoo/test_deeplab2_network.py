@@ -9,15 +9,17 @@ from fedemb.errors import UserError
 from fedemb.parameters import refuse_batch_statistics
 from model_zoo import registry
 from model_zoo.deeplab2.axial import AxialAttention, AxialAttention2d, AxialSpec
+from model_zoo.deeplab2.blocks import ResidualSpec
 from model_zoo.deeplab2.decoder import DecoderSpec
+from model_zoo.deeplab2.hourglass import visited_stages
 from model_zoo.deeplab2.layers import resize
 from model_zoo.deeplab2.mobilenet import MOBILE, MobileNetEncoder
 from model_zoo.deeplab2.network import LocalNetwork, NetworkSpec, SharedNetwork
 from model_zoo.deeplab2.residual import (
     RESIDUAL,
     ResidualEncoder,
-    ResidualSpec,
     count,
+    count_blocks,
     meta_encoder,
 )
 from model_zoo.deeplab2.sizes import SIZES
@@ -26,6 +28,7 @@ ENCODERS = {
     "resnet50": 23_508_032,
     "resnet50_beta": 23_631_808,
     "max_deeplab_s_backbone": 41_343_424,
+    "max_deeplab_l_backbone": 175_115_392,
     "axial_resnet_s": 11_466_912,
     "axial_resnet_l": 43_714_048,
     "axial_deeplab_s": 11_565_856,
@@ -37,7 +40,10 @@ ENCODERS = {
     "axial_swidernet_3": 393_935_520,
     "axial_swidernet_4.5": 570_346_912,
 }
+BRANCHES = 816_883 + 628_179  # with one 1 x 1 in place of the pyramid
 WHOLE = {
+    "max_deeplab_s_backbone": 41_343_424 + BRANCHES,
+    "max_deeplab_l_backbone": 175_115_392 + BRANCHES,
     "resnet50": 54_973_702,
     "mobilenet_v3_large": 18_236_534,
     "axial_swidernet_1": 137_844_454,
@@ -253,6 +259,55 @@ def test_residual_branches_are_dropped_by_the_numbers_they_are_given():
     torch.testing.assert_close(one[1], dropped[1])
 
 
+def test_an_hourglass_goes_to_the_grid_of_res2_and_back():
+    assert visited_stages(1, 8) == (2, 5)
+    assert visited_stages(2, 16) == (3, 2, 3, 5) * 2
+    assert visited_stages(1, 32) == (4, 3, 2, 3, 4, 5)
+    with torch.device("meta"):
+        ends = meta_encoder("max_deeplab_l_backbone")(torch.zeros(1, 3, 224, 224))
+    assert {name: tuple(v.shape[1:]) for name, v in ends.items() if name != "res1"} == {
+        "res2": (256, 56, 56),
+        "res3": (512, 28, 28),
+        "res4": (1024, 14, 14),
+        "res5": (2048, 14, 14),
+    }
+
+
+def test_an_hourglass_sums_what_it_has_seen_on_a_grid():
+    spec = ResidualSpec(
+        filters=2, stem_filters=4, blocks=(1, 1, 1, 1), hourglasses=1, keep_path=0.5
+    )
+    torch.manual_seed(0)
+    encoder = ResidualEncoder(spec, output_stride=16).double()
+    glass = encoder.hourglass
+    features = {
+        stage: torch.randn(2, spec.width(stage), side, side, dtype=torch.float64)
+        for stage, side in ((2, 17), (3, 9), (4, 5), (5, 5))
+    }
+    # last normalisations are zero at first, so that a block only activates its input
+    down, further, up, back = glass.projections
+    on_3 = (resize(down(features[5].relu()), (9, 9)) + features[3]).relu()
+    on_2 = (resize(further(on_3), (17, 17)) + features[2]).relu()
+    again = (up(on_2) + features[3] + on_3).relu()
+    expected = (back(again) + features[5]).relu()
+    torch.testing.assert_close(glass(features, [None] * 4), expected)
+
+
+def test_branches_of_an_hourglass_are_dropped_and_trained_like_others():
+    spec = ResidualSpec(
+        filters=2, stem_filters=4, blocks=(1, 1, 1, 1), hourglasses=1, keep_path=0.5
+    )
+    encoder = randomised(ResidualEncoder(spec, output_stride=16))
+    images = torch.randn(1, 3, 33, 33)
+    assert len(encoder.keep) == count_blocks(spec, 16) == 8
+    kept = encoder(images, torch.zeros(1, 8))["res5"]
+    numbers = torch.zeros(1, 8)
+    numbers[0, 7] = 0.999
+    assert not torch.allclose(encoder(images, numbers)["res5"], kept)
+    kept.sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
 def test_sizes_out_of_range_are_refused_by_name():
     with pytest.raises(UserError, match="stem='round'"):
         ResidualSpec(stem="round")
@@ -262,6 +317,10 @@ def test_sizes_out_of_range_are_refused_by_name():
     ):
         with pytest.raises(UserError, match="output_stride=12"):
             encoder(spec, output_stride=12)
+    with pytest.raises(UserError, match="hourglasses=-1"):
+        ResidualSpec(hourglasses=-1)
+    with pytest.raises(UserError, match="output_stride=4"):
+        ResidualEncoder(ResidualSpec(hourglasses=1), output_stride=4)
     with pytest.raises(UserError, match="share='all'"):
         NetworkSpec(share="all")
     with pytest.raises(UserError, match="heads=8"):

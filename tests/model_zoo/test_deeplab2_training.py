@@ -64,7 +64,7 @@ def deltas(engine, task, examples, recipe, seeds=SEEDS):
 STEP = LocalTraining(learning_rate=0.1, batch_size=2, steps=1, head_init="public")
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny_encoder"])
+@pytest.mark.parametrize("name", ["tiny", "tiny_encoder", "semantic_tiny"])
 def test_engines_equal_the_serial_one(name):
     task, data = task_of(name), three_users()
     expected = deltas(serial_deltas, task, data, STEP)
@@ -91,8 +91,9 @@ def test_axial_and_mobile_encoders_are_vectorised(name):
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
 
 
-def test_perturbing_one_user_changes_only_its_own_virtual_client():
-    task, data = task_of(), three_users()
+@pytest.mark.parametrize("name", ["tiny", "semantic_tiny"])
+def test_perturbing_one_user_changes_only_its_own_virtual_client(name):
+    task, data = task_of(name), three_users()
     fields = {name: values.copy() for name, values in data.fields.items()}
     middle = slice(int(data.offsets[1]), int(data.offsets[2]))
     fields["image"][middle] = 255 - fields["image"][middle]
