@@ -1,8 +1,12 @@
 """Matrix products are the same products, whichever library multiplies."""
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
+from fedemb.engines.alone import multiply_alone
 from fedemb.products import mm
 
 
@@ -36,3 +40,31 @@ def test_other_numbers_are_torchs():
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         mm(torch.ones(200, 300), torch.ones(200, 300))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_of_one_client_computes_what_the_layer_does(bias):
+    torch.manual_seed(0)
+    layer = nn.Linear(300, 200, bias=bias)
+    twin = nn.Sequential(copy.deepcopy(layer))
+    multiply_alone(twin)
+    assert type(twin[0]) is not nn.Linear
+    rows, upstream = torch.randn(4, 50, 300), torch.randn(4, 50, 200)
+    for subject in (layer, twin):
+        read = rows.clone().requires_grad_()
+        outputs = subject(read)
+        outputs.backward(upstream)
+        found = [outputs, read.grad, *(p.grad for p in subject.parameters())]
+        if subject is layer:
+            expected = found
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-3)
+
+
+def test_subclasses_of_layers_stay_what_they_are():
+    class Penalized(nn.Linear):
+        pass
+
+    backbone = nn.Sequential(Penalized(2, 2))
+    multiply_alone(backbone)
+    assert type(backbone[0]) is Penalized
