@@ -258,11 +258,13 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
     longest, *others = sorted(range(len(rounds)), key=lambda s: -rounds[s])
     privacy = assembly.configuration.privacy
     users = privacy.users_per_virtual_client or 1
+    rows = TYPICAL_ROWS * users
+    rows = min(rows, assembly.configuration.local.reads(rows))  # others are left alone
 
     def choose(stage: int, name: str) -> tuple[EngineChoice, list[Measurement]]:
         return choose_engine(
             *_beginning(assembly, stage, key),
-            rows_per_client=TYPICAL_ROWS * users,
+            rows_per_client=rows,
             name=name,
             clients=(privacy.users_per_round or math.inf) / users,
         )
