@@ -8,7 +8,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -16,21 +16,20 @@ class RoundsElsewhere:
     """Has a round run elsewhere whenever it is called, and waits for it.
 
     The process reads a line for each round, and answers it with a line that has the
-    processor seconds of the round. `processor` collects them.
+    processor seconds of the round, which a call returns.
     """
 
     name: str
     process: "subprocess.Popen[str]"
-    processor: list[float] = field(default_factory=list)
 
-    def __call__(self) -> None:
+    def __call__(self) -> float:
         self.process.stdin.write("round\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
             status = self.process.wait()
             raise RuntimeError(f"{self.name} ended early, with status {status}")
-        self.processor.append(float(answer))
+        return float(answer)
 
 
 @contextmanager

@@ -3,14 +3,14 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from statistics import median
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.elsewhere import elsewhere
+from benchmarks.elsewhere import RoundsElsewhere, elsewhere
 from benchmarks.table import Row, interleave
 from benchmarks.workloads import WORKLOADS, Workload
 from fedemb.clipping import Lattice, clip_to_lattice
@@ -42,6 +42,12 @@ def with_own_choice(workload: Workload, runner: InlineRunner) -> InlineRunner:
     return runner.with_engine(choice)
 
 
+def plain_rounds(name: str) -> AbstractContextManager[RoundsElsewhere]:
+    """The plain loop on a workload, while in the block."""
+    command = [sys.executable, "-m", "benchmarks.plain_process", name]
+    return elsewhere("the plain loop", command)
+
+
 def against_plain(name: str, repeat: int) -> Iterator[Row]:
     workload = WORKLOADS[name]
     runner = chosen(workload)
@@ -49,8 +55,7 @@ def against_plain(name: str, repeat: int) -> Iterator[Row]:
     found = runner.train(theta, workload.cohort(), lattice, 0)
     reference = workload.plain_loop()()
     off = float((lattice.decode(found.total).float() - reference).norm())
-    command = [sys.executable, "-m", "benchmarks.plain_process", name]
-    with elsewhere("the plain loop", command) as plain:
+    with plain_rounds(name) as plain:
         subjects = {"plain": plain, "ours": round_of(workload, runner)}
         times = interleave(subjects, repeat)
     engine = runner.engine
@@ -60,7 +65,7 @@ def against_plain(name: str, repeat: int) -> Iterator[Row]:
         times.ratio("ours", "plain"),
         note=f"{times.median('ours'):.4f} s against {times.median('plain'):.4f} s "
         f"({times.processor_median('ours'):.3f} and "
-        f"{median(plain.processor[1:]):.3f} processor seconds); {engine.name}, "
+        f"{times.processor_median('plain'):.3f} processor seconds); {engine.name}, "
         f"{engine.chunk} at a time, {engine.threads} threads; differs by "
         f"{off / float(reference.norm()):.0e}",
     )
@@ -134,7 +139,7 @@ def shared(repeat: int) -> Iterator[Row]:
 def all_engines(workload: Workload, repeat: int) -> Iterator[Row]:
     """Every engine, for information."""
     cores = os.cpu_count() or 1
-    subjects: dict[str, Callable[[], object]] = {"plain": workload.plain_loop()}
+    subjects: dict[str, Callable[[], object]] = {}
     for name, chunk in [
         ("serial", 1),
         ("flat", 1),
@@ -144,8 +149,9 @@ def all_engines(workload: Workload, repeat: int) -> Iterator[Row]:
     ]:
         choice = EngineChoice(name=name, chunk=chunk, threads=cores)
         subjects[f"{name}/{chunk}"] = round_of(workload, workload.runner(choice))
-    times = interleave(subjects, repeat)
-    for name in subjects:
+    with plain_rounds(workload.name) as plain:
+        times = interleave({"plain": plain, **subjects}, repeat)
+    for name in times.wall:
         yield Row(
             f"{workload.name}: {name}",
             None,

@@ -211,7 +211,7 @@ def pfl(name: str, repeat: int) -> Iterator[Row]:
         times.ratio("ours", "pfl"),
         note=f"{times.median('ours'):.4f} s against {times.median('pfl'):.4f} s "
         f"({times.processor_median('ours'):.3f} and "
-        f"{median(theirs.processor[1:]):.3f} processor seconds); "
+        f"{times.processor_median('pfl'):.3f} processor seconds); "
         f"{runner.engine.name}, {runner.engine.chunk} at a time; pfl: SimulatedBackend "
         "of federated averaging with the central Gaussian mechanism, torchrun",
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.engines.rows import of_each
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
 
@@ -228,12 +229,7 @@ class LocalModel(nn.Module):
         device = next(iter(batch.values())).device
         with torch.autocast(device.type, self.precision):
             found = self.task.features(backbone, batch)
-        if isinstance(found, Tensor):
-            return found.float()
-        return {
-            name: values.float() if values.is_floating_point() else values
-            for name, values in found.items()
-        }
+        return of_each(found, lambda v: v.float() if v.is_floating_point() else v)
 
 
 def make_work(

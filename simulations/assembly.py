@@ -55,8 +55,11 @@ class Assembly:
 
     def layout(self, stage: int, backbone: nn.Module) -> FlatLayout:
         """The trained parameters of a stage."""
-        chosen = self.configuration.model.trainable or self.stages[stage].trainable
-        return FlatLayout.of(backbone, chosen)
+        return FlatLayout.of(backbone, self.trainable(stage))
+
+    def trainable(self, stage: int) -> str:
+        """Which parameters a stage trains, unless the user chose others."""
+        return self.configuration.model.trainable or self.stages[stage].trainable
 
     @cached_property
     def trained_parameters(self) -> int:

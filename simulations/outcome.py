@@ -132,12 +132,11 @@ def stages_of(assembly: Assembly) -> list[dict[str, Any]]:
     """What each stage of a run was: its rounds, what it trained, at which rate."""
     if assembly.configuration.run.baseline == "dp-sgd":
         return []
-    chosen = assembly.configuration.model.trainable
     return [
         {
             "name": stage.name,
             "rounds": rounds,
-            "trainable": chosen or stage.trainable,
+            "trainable": assembly.trainable(number),
             "learning_rate": assembly.learning_rate(number),
         }
         for number, (stage, rounds) in enumerate(

@@ -271,9 +271,9 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
 
     asked = assembly.configuration.run.engine
     choice, measured = choose(longest, asked)
-    for stage in others:
+    for stage in (s for s in others if rounds[s]):
         runner, theta = _beginning(assembly, stage, key)
-        if rounds[stage] and not serves(runner, choice.name, theta):
+        if not serves(runner, choice.name, theta):
             if asked != "auto":
                 raise UserError(
                     f"engine={asked!r} cannot train the stage "
