@@ -1,5 +1,6 @@
 """How well pictures are segmented: PQ, mIoU and AP with a head fitted on the spot."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,13 @@ class Prediction:
 
     Attributes:
         panoptic: int64 `[H, W]`, `category * 256 + instance`; 0 is void.
+        category: of every pixel before segments are formed, int64 `[H, W]`; no void.
         probability: of the categories, `[1 + K, H, W]`; void has none.
         score: of the centre a pixel belongs to, `[H, W]`; 0 on stuff.
     """
 
     panoptic: NDArray[np.int64]
+    category: NDArray[np.int64]
     probability: NDArray[np.float32]
     score: NDArray[np.float32]
 
@@ -49,7 +52,7 @@ def panoptic_metrics(
     """`pq`, `sq`, `rq`, `miou`, `ap` and `ap_50` of every other row.
 
     The rows in between fit the head; with a single row there is nothing to judge and
-    all metrics are 0.
+    nothing is defined.
     """
     found = fit_to_half(task, backbone, examples, fit)
     truths = found.judged.fields["panoptic"].astype(np.int64)
@@ -65,8 +68,8 @@ def semantic_metrics(
 ) -> dict[str, float]:
     """`miou` of every other row, whose pixels all get their likeliest class.
 
-    The rows in between fit the head; with a single row there is nothing to judge and
-    it is 0.
+    The rows in between fit the head; with a single row, or void alone, there is nothing
+    to judge and it is NaN, not defined.
     """
     found = fit_to_half(task, backbone, examples, fit)
     overlap = MeanIoU(len(task.categories) + 1, 0)
@@ -75,7 +78,7 @@ def semantic_metrics(
     for truth, predicted in zip(truths, told, strict=True):
         category = predicted["semantic"].argmax(0) + 1
         overlap.update(truth // DIVISOR, category.cpu().numpy())
-    return {"miou": overlap.result()}
+    return _defined({"miou": overlap.result()}, bool(overlap.confusion.any()))
 
 
 def segment(
@@ -111,7 +114,10 @@ def predict_one(
     )
     probability = torch.cat([torch.zeros_like(semantic[:1]), semantic.softmax(0)])
     return Prediction(
-        merged.cpu().numpy(), probability.cpu().numpy(), score.cpu().numpy()
+        panoptic=merged.cpu().numpy(),
+        category=(classes + 1).cpu().numpy(),
+        probability=probability.cpu().numpy(),
+        score=score.cpu().numpy(),
     )
 
 
@@ -120,28 +126,39 @@ def score_predictions(
     predictions: list[Prediction],
     categories: Categories,
 ) -> dict[str, float]:
-    """PQ, mIoU and AP of pictures; AP leaves out stuff, and finds crowds neither way.
+    """PQ, mIoU and AP of pictures, as the published evaluations have them.
 
-    Crowds (instance 0 of a thing) are void to PQ, as in COCO's own evaluation.
+    mIoU is that of every pixel's likeliest category, before small stuff becomes void.
+    AP leaves out stuff. Crowds (instance 0 of a thing) are neither found nor missed.
+    What the true maps give nothing to find for is NaN, not defined.
     """
     count = len(categories) + 1
-    quality = PanopticQuality(count, 0, DIVISOR)
+    things = np.flatnonzero(categories.is_thing).tolist()
+    quality = PanopticQuality(count, 0, DIVISOR, crowded=things)
     overlap = MeanIoU(count, 0)
     precision = AveragePrecision()
     for truth, guess in zip(truths, predictions, strict=True):
-        category = truth // DIVISOR
-        crowd = categories.is_thing[category] & (truth % DIVISOR == 0)
-        quality.update(np.where(crowd, 0, truth), guess.panoptic)
-        overlap.update(category, guess.panoptic // DIVISOR)
+        quality.update(truth, guess.panoptic)
+        overlap.update(truth // DIVISOR, guess.category)
         precision.update(
             _instances(truth, categories), _instances(guess.panoptic, categories, guess)
         )
     found, exact = quality.result(), precision.result()
     return {
-        **{name: found[name] for name in ("pq", "sq", "rq")},
-        "miou": overlap.result(),
-        **{name: exact[name] for name in ("ap", "ap_50")},
+        **_defined({k: found[k] for k in ("pq", "sq", "rq")}, _wanted(quality)),
+        **_defined({"miou": overlap.result()}, bool(overlap.confusion.any())),
+        **_defined({k: exact[k] for k in ("ap", "ap_50")}, _wanted(quality, things)),
     }
+
+
+def _wanted(quality: PanopticQuality, of: list[int] | None = None) -> bool:
+    """Whether truth had segments to find, of some categories or of any."""
+    truths = quality.tp + quality.fn
+    return bool((truths if of is None else truths[of]).any())
+
+
+def _defined(metrics: dict[str, float], defined: bool) -> dict[str, float]:
+    return metrics if defined else dict.fromkeys(metrics, math.nan)
 
 
 def _instances(

@@ -3,6 +3,7 @@
 Kirillov et al. (2019), Panoptic Segmentation, arXiv:1801.00868.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,18 +17,21 @@ class PanopticQuality:
     """Accumulates PQ over pictures.
 
     A prediction and a truth of the same category match if their intersection is more
-    than half of their union, where void pixels of the truth do not count. An unmatched
-    prediction that is void in truth for more than half is no mistake.
+    than half of their union, where void pixels of the truth do not count. A crowd is
+    neither matched nor missed. An unmatched prediction is no mistake if more than half
+    of it lies in void or in a crowd of its own category.
 
     Attributes:
         num_classes: categories, from 0.
         ignored: the category that is void.
         divisor: maps are `category * divisor + instance`.
+        crowded: categories whose instance 0 is a crowd in truth; none by default.
     """
 
     num_classes: int
     ignored: int
     divisor: int
+    crowded: Sequence[int] = ()
     iou: NDArray[np.float64] = field(init=False)
     tp: NDArray[np.float64] = field(init=False)
     fn: NDArray[np.float64] = field(init=False)
@@ -52,13 +56,16 @@ class PanopticQuality:
         same = (kind[t] == guessed[g]) & (guessed[g] != self.ignored)
         union = truth_area[t] + guess_area[g] - shared - void[g]
         iou = np.divide(shared, union, np.zeros(len(union)), where=union > 0)
-        hit = same & (iou > 0.5)
+        crowd = np.isin(kind, self.crowded) & (truths % self.divisor == 0)
+        excused = void.copy()
+        np.add.at(excused, g[same & crowd[t]], shared[same & crowd[t]])
+        hit = same & (iou > 0.5) & ~crowd[t]
         np.add.at(self.tp, kind[t[hit]], 1)
         np.add.at(self.iou, kind[t[hit]], iou[hit])
         missed = np.ones(len(truths), bool)
         missed[t[hit]] = False
-        np.add.at(self.fn, kind[missed & (kind != self.ignored)], 1)
-        wrong = (guessed != self.ignored) & (void / guess_area <= 0.5)
+        np.add.at(self.fn, kind[missed & (kind != self.ignored) & ~crowd], 1)
+        wrong = (guessed != self.ignored) & (excused / guess_area <= 0.5)
         wrong[g[hit]] = False
         np.add.at(self.fp, guessed[wrong], 1)
 
@@ -97,11 +104,14 @@ def _segments(
 
 @dataclass
 class MeanIoU:
-    """Accumulates the mean intersection over union of classes; void does not count.
+    """Accumulates the mean intersection over union of classes.
+
+    Void is no class of the mean, and void pixels of the truth do not count; a true
+    class that is predicted void is missed.
 
     Attributes:
         num_classes: classes, from 0.
-        ignored: the true class that is void.
+        ignored: the class that is void.
     """
 
     num_classes: int
@@ -122,5 +132,5 @@ class MeanIoU:
         """The mean over classes that occur in truth or prediction; 0 if none does."""
         hit = np.diag(self.confusion)
         union = self.confusion.sum(0) + self.confusion.sum(1) - hit
-        occurs = union > 0
+        occurs = (union > 0) & (np.arange(self.num_classes) != self.ignored)
         return float((hit[occurs] / union[occurs]).mean()) if occurs.any() else 0.0

@@ -1,5 +1,6 @@
 """The system's own metrics on held-out pictures, beside those of its embeddings."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -47,7 +48,7 @@ def evaluate(
     Returns:
         `relation_map` (HICO-DET's AP), `mean_recall_at_20` and `_50` and `_100` (Visual
         Genome's), `detection_map` at IoU 0.5, and the identity metrics. What has no
-        annotation is 0.
+        annotation is NaN, not defined.
     """
     pieces = [_look(model, rows.image[i : i + _PICTURES]) for i in _starts(rows)]
     instances = Instances(*_joined([piece[0] for piece in pieces]))
@@ -84,7 +85,8 @@ def _relation_metrics(
         found.append(replace(some, picture=picture, label=label))
     truth = _annotated_triplets(space, rows)
     if not (found and len(truth)):
-        return {"relation_map": 0.0} | {f"mean_recall_at_{k}": 0.0 for k in _RECALLED}
+        names = ("relation_map", *(f"mean_recall_at_{k}" for k in _RECALLED))
+        return dict.fromkeys(names, math.nan)
     triplets, predicates = Triplets.concatenated(found), space.triplets[:, 1]
     precisions = average_precisions(triplets, truth, len(space.triplets))
     return {"relation_map": float(np.nanmean(precisions))} | {
@@ -109,7 +111,7 @@ def _detection_map(
             boxes.append(_boxes(model, names, _of(instances, here), own, here))
     truth = _annotated_boxes(rows)
     if not len(truth):
-        return 0.0
+        return math.nan
     found = Triplets.concatenated(boxes)
     return float(np.nanmean(average_precisions(found, truth, len(space.objects))))
 

@@ -58,7 +58,11 @@ class RelationStages:
 
         facts = data.example_shape
         if len(facts) != 3 or facts[2] != 3 or facts[0] != facts[1]:
-            raise UserError(f"pictures of shape {facts} must be square, in 3 colours.")
+            raise UserError(
+                f"example_shape={facts} must be of square pictures in 3 colours, with "
+                "boxes and relations beside them; set data.image_size, or use "
+                "--dataset relation-scenes."
+            )
         for name, value in (
             ("head", options.head),
             ("label_space", options.label_space),

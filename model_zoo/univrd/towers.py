@@ -50,7 +50,8 @@ class DualShape:
     def __post_init__(self) -> None:
         if self.side % self.patch or self.side < self.patch:
             raise UserError(
-                f"side={self.side} must be a multiple of patch={self.patch}."
+                f"side={self.side} must be a multiple of patch={self.patch}; set "
+                "data.image_size."
             )
         if self.width % self.heads or self.text_width % self.text_heads:
             raise UserError(

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
+from model_zoo.deeplab2.categories import Categories
+from model_zoo.deeplab2.evaluation import Prediction, score_predictions
 from model_zoo.deeplab2.precision import (
     NAMES,
     AveragePrecision,
@@ -140,6 +142,32 @@ def test_adding_a_false_positive_lowers_rq_only():
     assert two["rq"] < one["rq"]
 
 
+def halves(left: int, right: int) -> np.ndarray:
+    both = np.full((8, 8), left)
+    both[:, 4:] = right
+    return both
+
+
+@pytest.mark.parametrize(
+    ("category", "mistakes"), [(2, 0.0), (3, 1.0)], ids=["its own kind", "another kind"]
+)
+def test_a_crowd_excuses_predictions_of_its_own_category_alone(category, mistakes):
+    quality = PanopticQuality(4, 0, 16, crowded=(2, 3))
+    quality.update(halves(16, 2 * 16), halves(16, category * 16 + 1))
+    found = quality.per_class()
+    assert found["fp"].sum() == mistakes
+    assert found["fn"].sum() == 0
+    assert found["tp"].tolist() == [0, 1, 0, 0]
+
+
+def test_half_a_crowd_does_not_excuse():
+    quality = PanopticQuality(3, 0, 16, crowded=(2,))
+    guess = np.full((8, 8), 2 * 16 + 1)
+    quality.update(halves(16, 2 * 16), guess)
+    assert quality.per_class()["fp"].tolist() == [0, 0, 1]
+    assert quality.per_class()["fn"].tolist() == [0, 1, 0]
+
+
 def test_pq_equals_torchmetrics():
     detection = pytest.importorskip("torchmetrics.detection")
     import torch
@@ -166,6 +194,44 @@ def test_mean_iou_equals_scikit_learn_and_leaves_void_out():
     expected = jaccard_score(truths[counted], guesses[counted], average="macro")
     assert metric.result() == pytest.approx(expected)
     assert MeanIoU(4, 0).result() == 0
+
+
+def test_a_class_that_is_predicted_void_is_missed_and_void_is_no_class():
+    metric = MeanIoU(3, 0)
+    metric.update(halves(1, 2), halves(1, 0))
+    assert metric.result() == pytest.approx(0.5)
+
+
+CATEGORIES = Categories(names=("sky", "ball", "dog"), things=("ball", "dog"))
+
+
+def scored(truth: np.ndarray, category: np.ndarray, panoptic: np.ndarray) -> dict:
+    probability = np.stack([category == k for k in range(4)]).astype(np.float32)
+    guess = Prediction(panoptic, category, probability, np.ones((8, 8), np.float32))
+    return score_predictions([truth], [guess], CATEGORIES)
+
+
+def test_mean_iou_is_that_of_the_likeliest_categories_before_stuff_becomes_void():
+    truth = np.full((8, 8), 256)
+    found = scored(truth, truth // 256, np.zeros_like(truth))
+    assert found["miou"] == 1
+    assert found["pq"] == 0
+
+
+@pytest.mark.parametrize(
+    ("truth", "undefined"),
+    [
+        (0, {"pq", "sq", "rq", "miou", "ap", "ap_50"}),
+        (256, {"ap", "ap_50"}),
+        (2 * 256, {"pq", "sq", "rq", "ap", "ap_50"}),
+        (2 * 256 + 1, set()),
+    ],
+    ids=["void alone", "stuff alone", "a crowd alone", "a thing"],
+)
+def test_what_truth_gives_nothing_to_find_for_is_not_defined(truth, undefined):
+    guess = np.full((8, 8), 2 * 256 + 1)
+    found = scored(np.full((8, 8), truth), guess // 256, guess)
+    assert {name for name, value in found.items() if np.isnan(value)} == undefined
 
 
 def mask_instances(masks, category, score=None, crowd=None) -> Instances:

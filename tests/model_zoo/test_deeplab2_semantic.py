@@ -145,7 +145,8 @@ def test_mean_iou_equals_scikit_learn():
     )
     metrics = semantic_metrics(task, backbone, data, fit)
     assert metrics == {"miou": pytest.approx(expected)}
-    assert semantic_metrics(task, backbone, pictures(1), fit) == {"miou": 0.0}
+    nothing_to_judge = semantic_metrics(task, backbone, pictures(1), fit)
+    assert np.isnan(nothing_to_judge["miou"])
 
 
 def test_100_steps_lower_the_loss_and_tell_half_of_the_classes_apart():

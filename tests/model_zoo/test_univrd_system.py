@@ -269,7 +269,7 @@ def test_what_does_not_fit_is_refused_with_a_way_out():
         system.build(data=DataFacts(example_shape=(48, 48, 3), num_classes=9))
     with pytest.raises(UserError, match="multiple of patch=8"):
         system.build(data=replace(facts(DATA), example_shape=(50, 50, 3)))
-    with pytest.raises(UserError, match="square, in 3 colours"):
+    with pytest.raises(UserError, match="square pictures in 3 colours"):
         system.build(data=replace(facts(DATA), example_shape=(48, 48, 1)))
     with pytest.raises(UserError, match="classifies by texts"):
         system.build(data=facts(DATA), options=TaskOptions(head="linear"))
@@ -286,6 +286,23 @@ def test_towers_read_pictures_of_another_size():
     )[0]
     found = build(stage).detect(torch.zeros(1, 3, 64, 64))
     assert found.boxes.shape == (1, 64, 4)
+
+
+@pytest.mark.parametrize(
+    ("field", "undefined"),
+    [("relations", {"relation_map"}), ("object_name", {"relation_map", "detection"})],
+    ids=["no relations", "no objects"],
+)
+def test_metrics_of_what_nobody_annotated_are_not_defined(field, undefined):
+    stage = stages()[1]
+    rows = DATA.fetch(np.arange(2))
+    blank = {field: np.full_like(rows.fields[field], -1)}
+    metrics = stage.task.evaluate(
+        build(stage), Examples({**rows.fields, **blank}, rows.offsets)
+    )
+    assert np.isnan(metrics["relation_map"])
+    assert np.isnan(metrics["mean_recall_at_100"])
+    assert np.isnan(metrics["detection_map"]) == ("detection" in undefined)
 
 
 @pytest.mark.parametrize("stage", [0, 1])
