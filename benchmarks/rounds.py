@@ -59,7 +59,7 @@ def lattice(repeat: int) -> Iterator[Row]:
         privatize(total, 1.0, grid, KEY, 0)
 
     def clip() -> None:
-        own = LatticeSum(grid)
+        own = LatticeSum(grid, deltas.device)
         for _ in range(workload.clients // runner.engine.threads):
             own.add(deltas.clone())
         own.result()

@@ -154,7 +154,7 @@ def clip_to_lattice(deltas: Tensor, lattice: Lattice, examples: int = 0) -> Clip
         >>> result.unclipped, result.diagnostics.non_finite
         (-1, 1)
     """
-    total = LatticeSum(lattice)
+    total = LatticeSum(lattice, deltas.device)
     total.add(deltas, examples)
     return total.result()
 
@@ -179,24 +179,26 @@ class LatticeSum:
 
     Coordinates of a row are integers up to 2^20, which float32 holds exactly, and so it
     does sums of 16 of them. Rows are first added in their own floating-point type and
-    carried into 64-bit integers in time.
+    carried into 64-bit integers in time. All of it stays on `device`, where the rows
+    are, and only `result` waits for it.
     """
 
-    def __init__(self, lattice: Lattice) -> None:
+    def __init__(self, lattice: Lattice, device: torch.device) -> None:
         self._lattice = lattice
-        self._total = torch.zeros(lattice.dimension, dtype=torch.int64)
+        self._total = torch.zeros(lattice.dimension, dtype=torch.int64, device=device)
+        # finite rows, rows within the clip, and the sum of the finite rows' norms
+        self._seen = torch.zeros(3, dtype=torch.float64, device=device)
         self._carry: Tensor | None = None
         self._held = 0
-        self._votes = 0
         self._clients = 0
-        self._diagnostics = Diagnostics()
+        self._examples = 0
 
     def add(self, deltas: Tensor, examples: int = 0) -> None:
         """Add the rows of `deltas` `[clients, P]`, which may be overwritten.
 
         `examples` were used to train them; for the diagnostics.
         """
-        lattice, clients = self._lattice, len(deltas)
+        lattice = self._lattice
         kind = torch.finfo(deltas.dtype)
         if kind.eps > _FLOAT32_EPS or lattice.clip_norm < _LEAST_FLOAT32:
             deltas = deltas.to(torch.float64)  # half precision, or a minute clip norm
@@ -207,28 +209,36 @@ class LatticeSum:
         scale = torch.where(within, 1.0, lattice.target_norm / norms) / lattice.spacing
         scale = torch.where(finite, scale, 0.0)
         deltas.mul_(scale.to(deltas.dtype)[:, None]).round_()
-        counts = torch.stack([finite.sum(), within.sum()]).tolist()
-        good, unclipped = int(counts[0]), int(counts[1])
-        if good < clients:
-            deltas[~finite] = 0.0
-        for start in range(0, clients, _EXACT):
+        # On a processor it costs less to ask than to go over all rows once more.
+        if deltas.device.type != "cpu" or not bool(finite.all()):
+            deltas.masked_fill_(~finite[:, None], 0.0)
+        for start in range(0, len(deltas), _EXACT):
             self._add_integers(deltas[start : start + _EXACT])
-        self._votes += 2 * unclipped - clients
-        self._clients += clients
-        self._diagnostics += Diagnostics(
-            clients=good,
-            non_finite=clients - good,
-            norm_sum=float(norms[finite].sum()),
-            clipped=good - unclipped,
-            examples=examples,
+        self._seen += torch.stack(
+            [
+                finite.sum(dtype=torch.float64),
+                within.sum(dtype=torch.float64),
+                torch.where(finite, norms, 0.0).sum(),
+            ]
         )
+        self._clients += len(deltas)
+        self._examples += examples
 
     def result(self) -> ClippedSum:
-        """The sum so far."""
+        """The sum so far, on the host."""
         self._flush()
-        return ClippedSum(
-            self._total.clone(), self._votes, self._clients, self._diagnostics
+        finite, within, norm_sum = self._seen.tolist()
+        good, unclipped = int(finite), int(within)
+        diagnostics = Diagnostics(
+            clients=good,
+            non_finite=self._clients - good,
+            norm_sum=norm_sum,
+            clipped=good - unclipped,
+            examples=self._examples,
         )
+        votes = 2 * unclipped - self._clients
+        total = self._total.to("cpu", copy=True)
+        return ClippedSum(total, votes, self._clients, diagnostics)
 
     def _add_integers(self, rows: Tensor) -> None:
         carry = self._carry
@@ -249,7 +259,7 @@ class LatticeSum:
 
     def _flush(self) -> None:
         if self._carry is not None:
-            self._total.add_(self._carry.cpu().to(torch.int64))
+            self._total.add_(self._carry.to(torch.int64))
         self._carry, self._held = None, 0
 
 

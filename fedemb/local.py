@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.devices import sent
 from fedemb.engines.rows import of_each
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
@@ -99,10 +100,14 @@ class LocalTraining:
 class Work:
     """The local training of a few virtual clients, as tensors.
 
+    What to read in which step is known before training starts. So `rows` stay in the
+    host's memory when the others move to a graphics card: engines look at them without
+    waiting for what the card has been given to do.
+
     Attributes:
         batch: rows of all clients, `[n, ...]` each.
         rows: int64 `[V, S, B]`, the rows of client v's step s; -1 is padding, and a
-            step of only padding is no step.
+            step of only padding is no step. On the host, wherever the others are.
         classes: int64 `[V]`, valid classes of each client's head.
         head: a head with room for the most classes of any client; a template.
         heads: fresh parameters of that head, `[V, ...]` each.
@@ -115,14 +120,18 @@ class Work:
     heads: Parameters
 
     def to(self, device: torch.device) -> "Work":
-        """The same work with its tensors on `device`."""
+        """The same work with batch, classes and heads on `device`."""
         return replace(
             self,
-            batch={name: values.to(device) for name, values in self.batch.items()},
-            rows=self.rows.to(device),
-            classes=self.classes.to(device),
-            heads={name: values.to(device) for name, values in self.heads.items()},
+            batch={name: sent(values, device) for name, values in self.batch.items()},
+            classes=sent(self.classes, device),
+            heads={name: sent(values, device) for name, values in self.heads.items()},
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the clients are trained."""
+        return self.classes.device
 
     @property
     def examples(self) -> int:
@@ -144,7 +153,7 @@ class Work:
             if fields is None or name in fields or name == "weight"
         }
         weight = (self.rows[:, step] >= 0).to(_float_type(self.batch))
-        taken["weight"] = taken.get("weight", 1) * weight
+        taken["weight"] = taken.get("weight", 1) * sent(weight, self.device)
         taken["classes"] = self.classes
         return taken
 
@@ -156,17 +165,20 @@ class Work:
         """
         rows = self.rows[:, step]
         if bool((rows >= 0).all()):
-            return values[rows]
+            return values[sent(rows, values.device)]
         spare = torch.where(rows[:, :1] >= 0, rows[:, :1], self.rows[:, 0, :1])
         rows = torch.where(rows >= 0, rows, spare)
-        found = values[rows.clamp(min=0)]
-        missing = rows < 0
-        if bool(missing.any()):
-            found[missing] = 0
+        found = values[sent(rows.clamp(min=0), values.device)]
+        empty = torch.nonzero((rows < 0).any(dim=1)).flatten()
+        if len(empty):
+            found.index_fill_(0, sent(empty, values.device), 0)
         return found
 
     def active(self, step: int) -> Tensor:
-        """Which clients have rows in a step, bool `[V]`; the others stand still."""
+        """Which clients have rows in a step, bool `[V]`; the others stand still.
+
+        On the host.
+        """
         return (self.rows[:, step] >= 0).any(dim=1)
 
     def of(self, client: int) -> Iterator[Batch]:
@@ -179,7 +191,7 @@ class Work:
     def one(self, client: int, step: int) -> Batch:
         """What one client reads in a step, without padding, `[b, ...]`."""
         rows = self.rows[client, step]
-        rows = rows[rows >= 0]
+        rows = sent(rows[rows >= 0], self.device)
         taken = {name: values[rows] for name, values in self.batch.items()}
         ones = torch.ones(len(rows), dtype=_float_type(taken), device=rows.device)
         taken.setdefault("weight", ones)

@@ -47,6 +47,10 @@ ENGINES: dict[str, Deltas] = {
 }
 
 
+class DoesNotFit(UserError):
+    """One virtual client needs more memory than its device has."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineChoice:
     """How the virtual clients of a round are computed; never what is computed.
@@ -131,7 +135,7 @@ class InlineRunner:
         def one(work: Work) -> None:
             work = work.to(self.device)
             if get_ident() not in sums:
-                sums[get_ident()] = LatticeSum(lattice)
+                sums[get_ident()] = LatticeSum(lattice, self.device)
             sums[get_ident()].add(self.deltas(theta, work), work.examples)
 
         self._threads.each(one, self._works(present, chunk, round_index))
@@ -170,12 +174,32 @@ class InlineRunner:
         return make_work(self.task, self.recipe, examples, seeds)
 
     def deltas(self, theta: Tensor, work: Work) -> Tensor:
-        """Backbone deltas `[V, P]` of the clients of `work`, before clipping."""
+        """Backbone deltas `[V, P]` of the clients of `work`, before clipping.
+
+        Clients that do not fit into the device's memory together are trained by halves:
+        some users own more than those by whom the engine was chosen.
+
+        Raises:
+            DoesNotFit: if a single client does not fit.
+        """
+        clients = len(work.rows)
         if work.rows.numel() == 0:
-            return theta.new_zeros(len(work.rows), len(theta))
+            return theta.new_zeros(clients, len(theta))
         model = self._own_model()
         model.head = work.head.to(self.device)
-        return ENGINES[self.engine.name](model, self.layout, theta, work, self.recipe)
+        train = ENGINES[self.engine.name]
+        try:
+            return train(model, self.layout, theta, work, self.recipe)
+        except torch.OutOfMemoryError:
+            model.scratch = None
+        if clients == 1:
+            raise DoesNotFit(
+                f"A virtual client whose steps read {work.rows.shape[-1]} rows each "
+                f"does not fit into the memory of {self.device}; use a smaller "
+                "local.batch_size, a smaller model or --set run.device=cpu."
+            )
+        halves = slice(0, clients // 2), slice(clients // 2, clients)
+        return torch.cat([self.deltas(theta, work.clients(half)) for half in halves])
 
     def _own_model(self) -> LocalModel:
         """The model of this thread: engines swap parameters in and out of modules."""

@@ -25,7 +25,7 @@ from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import single_backbone_step
 from fedemb.errors import UserError
 from fedemb.local import LocalModel, make_work
-from fedemb.runner import ENGINES, EngineChoice, InlineRunner
+from fedemb.runner import ENGINES, DoesNotFit, EngineChoice, InlineRunner
 
 _TOLERANCE = 1e-6  # of the norm of the deltas, in double precision
 
@@ -34,6 +34,34 @@ _FEW = 4  # clients of a thread in a pass, at least: one is too short to be time
 
 _MOST_ROWS = 1024  # trained together; with the next, bounds the memory of activations
 _MOST_VALUES = 1 << 23  # of their prepared tensors; a clip has as many as 32 digits
+_CARD = 16  # times as much on a graphics card, where what does not fit is halved
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Room:
+    """What is worth measuring on a kind of device.
+
+    Attributes:
+        chunks: virtual clients of several steps trained together.
+        shared: virtual clients of one step trained together.
+        threads: chunks trained at the same time.
+        times: how much larger chunks may be than on a processor.
+    """
+
+    chunks: tuple[int, ...]
+    shared: tuple[int, ...]
+    threads: tuple[int, ...]
+    times: int
+
+    @staticmethod
+    def of(device: torch.device) -> "_Room":
+        """A card wants large chunks, and threads of the interpreter share it."""
+        if device.type == "cpu":
+            cores = (os.cpu_count() or 1,)
+            return _Room(chunks=(4, 16), shared=(16, 64), threads=cores, times=1)
+        return _Room(
+            chunks=(16, 64, 256), shared=(64, 256, 1024), threads=(1, 2), times=_CARD
+        )
 
 
 @dataclass(frozen=True)
@@ -77,25 +105,31 @@ def choose_engine(
             "this model has not, and full precision; use --engine flat or auto."
         )
     measured = []
-    largest = largest_chunk(rows_per_client, _values_of_a_row(runner), clients)
+    too_large: DoesNotFit | None = None
+    room = _Room.of(runner.device)
+    values = _values_of_a_row(runner)
     candidates = (
-        replace(c, chunk=min(c.chunk, largest))
-        for c in _candidates(runner, name, single)
+        replace(
+            c,
+            chunk=min(
+                c.chunk,
+                room.times * largest_chunk(rows_per_client, values),
+                most_for(clients, c.threads),
+            ),
+        )
+        for c in _candidates(runner, name, single, room)
     )
     for candidate in dict.fromkeys(candidates):
         examples = _made_up_clients(public, candidate.chunk, rows_per_client)
         try:
             measured.append(_measure(runner.with_engine(candidate), theta, examples))
-        except torch.OutOfMemoryError:  # of a graphics card: too many at a time
-            continue
+        except DoesNotFit as reason:
+            too_large = reason
     for best in sorted(measured, key=lambda m: -m.clients_per_second):
         if best.choice.alone or agrees_with_serial(runner, best.choice.name, theta):
             return best.choice, measured
-    if not measured:
-        raise UserError(
-            f"engine={name!r} does not fit into the memory of {runner.device}; use "
-            "--set run.device=cpu, a smaller batch_size or a smaller model."
-        )
+    if not measured and too_large is not None:
+        raise too_large
     raise UserError(
         f"engine={name!r} computes something else than the serial engine for this "
         "model, so its features mix rows of several virtual clients; use --engine "
@@ -103,25 +137,30 @@ def choose_engine(
     )
 
 
-def largest_chunk(rows: int, values: int, clients: float = math.inf) -> int:
-    """How many virtual clients may be trained together, at most.
+def largest_chunk(rows: int, values: int) -> int:
+    """How many virtual clients may be trained together on a processor, at most.
 
-    Activations grow with rows and with what a row holds, so both are bounded; and
-    every core gets a chunk.
+    Activations grow with rows and with what a row holds, so both are bounded.
 
     Args:
         rows: of one virtual client.
         values: numbers in one prepared row.
-        clients: virtual clients that a round is expected to have.
 
     Example:
         >>> largest_chunk(16, 28 * 28), largest_chunk(16, 8 * 32 * 32 * 3)
         (64, 21)
     """
-    most = min(_MOST_ROWS, _MOST_VALUES // max(1, values)) // rows
-    if clients < math.inf:
-        most = min(most, math.ceil(clients / (os.cpu_count() or 1)))
-    return max(1, most)
+    return max(1, min(_MOST_ROWS, _MOST_VALUES // max(1, values)) // rows)
+
+
+def most_for(clients: float, threads: int) -> int:
+    """The largest chunk of which every thread gets one.
+
+    Example:
+        >>> most_for(5, 2), most_for(0.3, 2)
+        (3, 1)
+    """
+    return max(1, math.ceil(min(clients, _MOST_ROWS * _CARD) / threads))
 
 
 def serves(runner: InlineRunner, name: str, theta: Tensor) -> bool:
@@ -158,21 +197,23 @@ def agrees_with_serial(runner: InlineRunner, name: str, theta: Tensor) -> bool:
     return bool((found - expected).norm() <= _TOLERANCE * expected.norm())
 
 
-def _candidates(runner: InlineRunner, name: str, single: bool) -> list[EngineChoice]:
+def _candidates(
+    runner: InlineRunner, name: str, single: bool, room: _Room
+) -> list[EngineChoice]:
     """What to measure; the chunk of the flat engine matters to heads alone."""
     stacked = _stackable(runner)
     chunks = {
         "serial": (1,) if name == "serial" else (),
         "flat": (1, 16) if runner.recipe.head_steps else (1,),
-        "stacked": (4, 16) if stacked or name == "stacked" else (),
-        "vectorized": (4, 16) if name == "vectorized" or not stacked else (),
-        "shared": (16, 64) if name == "shared" or single else (),
+        "stacked": room.chunks if stacked or name == "stacked" else (),
+        "vectorized": room.chunks if name == "vectorized" or not stacked else (),
+        "shared": room.shared if name == "shared" or single else (),
     }
-    threads = os.cpu_count() or 1
     return [
         EngineChoice(name=engine, chunk=chunk, threads=threads)
         for engine, sizes in chunks.items()
         for chunk in sizes
+        for threads in room.threads
         if name in ("auto", engine)
     ]
 

@@ -229,16 +229,25 @@ def make_backbone(
 
 
 def device(configuration: Configuration) -> torch.device:
-    """Where to compute."""
+    """Where to compute.
+
+    Raises:
+        UserError: if torch cannot compute there.
+    """
     name = configuration.run.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.device(name)
-    except RuntimeError as error:
+        found = torch.device(name)
+        torch.zeros(1, device=found).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        cards = torch.cuda.device_count()
         raise UserError(
-            f"run.device={name!r} is not a device of this machine."
+            f"run.device={name!r} is not a device that torch can use on this machine, "
+            f"which has {cards} CUDA cards for it; use auto, cpu"
+            + (" or cuda." if cards else ".")
         ) from error
+    return found
 
 
 def precision(configuration: Configuration) -> torch.dtype | None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from fedemb.devices import sent
 from fedemb.engines.alone import multiply_alone
 from fedemb.engines.heads import (
     concatenated,
@@ -179,10 +180,14 @@ class Stack:
             block.copy_(part)
 
     def step(self, recipe: LocalTraining, active: Tensor) -> None:
-        """Move every active client by its velocity; the others stand still for good."""
+        """Move every active client by its velocity; the others stand still for good.
+
+        `active`, bool `[V]`, is on the host.
+        """
         if not bool(active.all()):
+            idle = sent(torch.nonzero(~active).flatten(), self.velocity.device)
             for block in self._blocks(self.velocity):
-                block[~active] = 0.0
+                block.index_fill_(0, idle, 0.0)
         self.values.add_(self.velocity, alpha=-recipe.learning_rate)
 
     def deltas(self, theta: Tensor, out: Tensor) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from fedemb.devices import sent
 from fedemb.engines.rows import channels_last, in_plain_order, of_each
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
@@ -65,11 +66,14 @@ def fit_heads(
 
 
 def step_by(value: Tensor, velocity: Tensor, rate: float, active: Tensor) -> None:
-    """Move the active clients' `[V, ...]`; the others stand still, were it NaN."""
+    """Move the active clients' `[V, ...]`; the others stand still, were it NaN.
+
+    `active`, bool `[V]`, is on the host.
+    """
     if bool(active.all()):
         value.sub_(velocity, alpha=rate)
         return
-    moving = active.view(-1, *[1] * (value.dim() - 1))
+    moving = sent(active, value.device).view(-1, *[1] * (value.dim() - 1))
     value.sub_(torch.where(moving, velocity * rate, 0.0))
 
 
@@ -78,20 +82,24 @@ def features_by_row(
 ) -> Features | None:
     """Features `[m, ...]` of some `rows` `[m]` (-1 is padding) as those of all rows.
 
+    `rows` are on the host, as those of `work` are.
+
     None if the head-only steps read other rows than these.
     """
     steps = [s for s in work.steps() if not recipe.trains_backbone(s)]
-    read = rows >= 0
+    read = torch.nonzero(rows >= 0).flatten()
     count = len(next(iter(work.batch.values())))
-    here = torch.zeros(count, dtype=torch.bool, device=rows.device)
+    here = torch.zeros(count, dtype=torch.bool)
     here[rows[read]] = True
     wanted = work.rows[:, steps].flatten()
     if not bool(here[wanted[wanted >= 0]].all()):
         return None
 
+    places, sources = sent(rows[read], work.device), sent(read, work.device)
+
     def placed(values: Tensor) -> Tensor:
         out = values.new_zeros(count, *values.shape[1:])
-        out[rows[read]] = values.detach()[read]
+        out[places] = values.detach()[sources]
         return out
 
     return of_each(features, placed)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from fedemb.devices import sent
 from fedemb.engines.heads import features_by_row, fit_heads, head_loss
 from fedemb.engines.layers import share_no_weights, trained_layers
 from fedemb.engines.rows import as_one_batch, by_client
@@ -78,9 +79,9 @@ def shared_deltas(
     if deltas is None:
         deltas = _functional(model, layout, theta, heads_on(None), batch)
         deltas.mul_(-rate)
-    idle = ~work.active(steps[0])
-    if bool(idle.any()):
-        deltas[idle] = 0.0
+    idle = torch.nonzero(~work.active(steps[0])).flatten()
+    if len(idle):
+        deltas.index_fill_(0, sent(idle, deltas.device), 0.0)
     return deltas
 
 

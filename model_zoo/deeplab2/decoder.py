@@ -178,11 +178,11 @@ class Predictions(nn.Module):
         """
         offset = self.offset(features["instance"])
         h, w = offset.shape[-2:]
-        stretch = offset.new_tensor(
-            [(size[0] - 1) / max(h - 1, 1), (size[1] - 1) / max(w - 1, 1)]
-        )
+        y, x = resize(offset, size).unbind(1)
+        y = y * ((size[0] - 1) / max(h - 1, 1))
+        x = x * ((size[1] - 1) / max(w - 1, 1))
         return {
             "semantic": resize(self.semantic(features["semantic"]), size),
             "center": resize(self.center(features["instance"]), size)[:, 0],
-            "offset": resize(offset, size) * stretch[:, None, None],
+            "offset": torch.stack([y, x], dim=1),
         }

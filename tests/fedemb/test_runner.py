@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from core_toys import KEY, everyone, rows, runner, theta
+from torch import nn
 
 from fedemb.clipping import Lattice
 from fedemb.cohort import PoissonVirtualClients
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.randomness import RootKey
-from fedemb.runner import EngineChoice
+from fedemb.runner import DoesNotFit, EngineChoice
+from fedemb.tuning import choose_engine
 
 CLIP = 0.05  # far below the norms of these deltas, so that everybody is clipped
 UNIT = 2**20
@@ -177,3 +179,43 @@ def test_unknown_engines_and_empty_chunks_are_refused():
     for wrong in ({"chunk": 0}, {"threads": 0}):
         with pytest.raises(UserError, match="at least 1"):
             replace(EngineChoice(), **wrong)
+
+
+class SmallMemory(nn.Module):
+    """Has memory for so many rows at a time, and fails as a graphics card does."""
+
+    def __init__(self, inner, most):
+        super().__init__()
+        self.inner, self.most = inner, most
+
+    def forward(self, images):
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.inner(images)
+
+
+def small(most, engine="shared", **kinds):
+    own = runner(rows(SIZES), engine=engine, steps=1, head="linear", **kinds)
+    backbone = SmallMemory(own.backbone, most)
+    layout = type(own.layout).of(backbone)
+    return replace(own, backbone=backbone, layout=layout)
+
+
+@pytest.mark.parametrize("engine", ["shared", "stacked"])
+def test_clients_that_do_not_fit_together_are_trained_by_halves(engine):
+    lattice, whole = Lattice(CLIP, 159), small(1000, engine)
+    expected = whole.train(theta(whole), everyone(len(SIZES)), lattice, 0)
+    halved = small(9, engine)
+    found = halved.train(theta(halved), everyone(len(SIZES)), lattice, 0)
+    assert found.clients == expected.clients == len(SIZES)
+    assert (
+        float((found.total - expected.total).abs().max()) <= ROUNDING["shared"] * UNIT
+    )
+
+
+def test_a_client_that_does_not_fit_alone_is_named_before_any_user_is_read():
+    own = small(1)
+    with pytest.raises(DoesNotFit, match=r"read 4 rows each .*batch_size"):
+        own.train(theta(own), everyone(len(SIZES)), Lattice(CLIP, own.layout.size), 0)
+    with pytest.raises(DoesNotFit, match="run.device=cpu"):
+        choose_engine(own, theta(own), 4)

@@ -9,6 +9,7 @@ from fedemb.stages import Stage
 from simulations.assembly import (
     assemble,
     configuration_from_toml,
+    device,
     layered,
     make_promise,
 )
@@ -73,6 +74,13 @@ def test_every_recipe_resolves_with_and_without_noise(name):
 def test_no_user_per_virtual_client_is_refused():
     with pytest.raises(UserError, match="users_per_virtual_client=0"):
         rules(600, users_per_virtual_client=0)
+
+
+@pytest.mark.parametrize("name", ["meta", "foo", "xpu:7"])
+def test_a_device_that_cannot_be_used_is_named(name):
+    configuration = layered("synthetic", None, None, {"run": {"device": name}})
+    with pytest.raises(UserError, match=f"run.device='{name}' is not a device .* cpu"):
+        device(configuration)
 
 
 def two_stages(scale, **server):
