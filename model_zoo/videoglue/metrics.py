@@ -69,8 +69,9 @@ def detection_precision(
     """Mean over classes of the area under the interpolated precision-recall curve.
 
     The detection of the highest score is matched first, to the truth of its class and
-    place that it overlaps most; a second detection of a truth is a false one. Classes
-    without a truth are ignored (Everingham et al. 2010, PASCAL VOC).
+    place, of those not matched yet, that it overlaps most; a second detection of a
+    truth is a false one. Classes without a truth are ignored. (As in ActivityNet;
+    PASCAL VOC, Everingham et al. 2010, lets a detection try its best truth alone.)
 
     Args:
         detections: with scores.
@@ -129,8 +130,9 @@ def _one_class(detections: Found, truths: Found, k: int, overlap: float) -> floa
         if near is None:
             continue
         values = overlaps_of(detections.places[row], truths.places[there[near]])
+        values[taken[near]] = -1.0  # each answers for one detection only
         best = int(values.argmax())
-        if values[best] >= overlap and not taken[near[best]]:
+        if values[best] >= overlap:
             hits[i] = taken[near[best]] = True
     return _area(hits, len(there))
 

@@ -27,8 +27,11 @@ class DistillationStages:
         captions: whose captions teach the dual encoder.
         student_trained: what the last stage trains; None is the whole dual encoder.
         task: other arguments of `DistillationTask`.
-        shares: of the rounds, for each stage.
-        rates: of the server in each stage, as multiples of the run's.
+        shares: of the rounds, for the visual, the language and the last stage.
+        rates: of the server in each of them, as multiples of the run's.
+        order: the stages that are run, in order; the shares of the others are divided
+            among them. What the paper compares with: the language first, or no
+            adaptation at all.
     """
 
     teacher: Mapping[str, int]
@@ -42,12 +45,14 @@ class DistillationStages:
     task: Mapping[str, Any] = field(default_factory=dict)
     shares: tuple[float, float, float] = (0.15, 0.1, 0.75)
     rates: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    order: tuple[str, ...] = ("visual", "language", "dual encoder")
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """Visual adaptation, language adaptation, distillation.
 
         Raises:
-            UserError: if the examples are not clips, or patches do not divide them.
+            UserError: if the examples are not clips, patches do not divide them, or
+                `order` names other stages, or one twice.
         """
         from fedemb.stages import Stage
         from model_zoo.text.transformer import TextShape
@@ -93,14 +98,23 @@ class DistillationStages:
         )
         inherit = None if self.student else student_sees_as_teacher
         last = options.trainable or self.student_trained or STUDENT
-        made = (
+        stages = (
             Stage("visual", seen, self.shares[0], VISUAL),
             Stage("language", asked, self.shares[1], LANGUAGE),
             Stage("dual encoder", taught, self.shares[2], last, inherit),
         )
+        made = {
+            stage.name: replace(stage, learning_rate_scale=rate)
+            for stage, rate in zip(stages, self.rates, strict=True)
+        }
+        if not self.order or len({*self.order} & {*made}) < len(self.order):
+            raise UserError(
+                f"order={self.order} must name stages once each, of {', '.join(made)}."
+            )
+        whole = sum(made[name].share_of_rounds for name in self.order)
         return tuple(
-            replace(stage, learning_rate_scale=rate)
-            for stage, rate in zip(made, self.rates, strict=True)
+            replace(made[name], share_of_rounds=made[name].share_of_rounds / whole)
+            for name in self.order
         )
 
 

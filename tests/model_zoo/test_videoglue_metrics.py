@@ -61,6 +61,12 @@ def test_detections_equal_to_the_truth_are_perfect_and_duplicates_are_false():
     assert detection_precision(twice, one_class, 0.5) == pytest.approx(0.5 + 1 / 3)
 
 
+def test_a_detection_may_match_a_truth_that_another_left():
+    truth = found([(0, (0, 10), 0, 1.0), (0, (2, 12), 0, 1.0)])
+    both_like_the_first = found([(0, (0, 10), 0, 0.9), (0, (0.5, 10.5), 0, 0.8)])
+    assert detection_precision(both_like_the_first, truth, 0.5) == 1.0
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
 def test_a_stricter_overlap_never_scores_higher(seed):

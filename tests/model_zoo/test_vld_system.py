@@ -390,3 +390,24 @@ def test_unknown_sources_of_captions_are_refused():
         dataclasses.replace(DISTIL, captions="somebody's")
     with pytest.raises(UserError, match="must read what"):
         dataclasses.replace(SIZES, text=dataclasses.replace(SIZES.text, length=8))
+
+
+def in_order(*order):
+    system = registry.get("video_language_distillation")
+    configuration = system.configurations["tiny"]
+    build = dataclasses.replace(configuration.build, order=order)
+    return build(data=configuration.data, options=configuration.options)
+
+
+def test_stages_can_be_left_out_or_run_in_another_order():
+    usual = in_order("visual", "language", "dual encoder")
+    other = in_order("language", "visual", "dual encoder")
+    assert [stage.name for stage in other] == ["language", "visual", "dual encoder"]
+    assert {s.name: s.share_of_rounds for s in other} == {
+        s.name: s.share_of_rounds for s in usual
+    }
+    (alone,) = in_order("dual encoder")
+    assert alone.share_of_rounds == 1.0
+    for wrong in ((), ("visual", "visual"), ("sound",)):
+        with pytest.raises(UserError, match="must name stages once each, of visual"):
+            in_order(*wrong)
