@@ -1,9 +1,11 @@
 """The card of the DeepLabs; importing this imports no torch."""
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
+from model_zoo.changes import changed
 from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
@@ -39,18 +41,21 @@ class SegmentationStages:
         size: a name in `model_zoo.deeplab2.sizes`.
         share: what is aggregated, `encoder` or `encoder_decoder`.
         embedding_dim: D, unless the options name another or res5 is narrower.
+        changes: to the task and what it holds, such as
+            `{"losses": {"center": 0.0}, "network": {"decoder": {"rates": ()}}}`.
     """
 
     size: str
     share: str
     embedding_dim: int = 128
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """One stage that trains the shared part by segmentation.
 
         Raises:
-            UserError: if the data has no panoptic maps or no pictures, or an option
-                does not apply.
+            UserError: if the data has no panoptic maps or no pictures, or an option or
+                a change does not apply.
         """
         from fedemb.stages import Stage
         from model_zoo.deeplab2.categories import Categories
@@ -77,6 +82,7 @@ class SegmentationStages:
             embedding_dim=options.embedding_dim or self.embedding_dim,
             classes_of=options.label_space or "client",
         )
+        task = changed(task, self.changes)
         return (Stage(task.stage, task, 1.0, options.trainable or "all"),)
 
 

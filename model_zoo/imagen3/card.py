@@ -1,10 +1,12 @@
 """The card of the latent diffusion model; importing this imports no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
+from model_zoo.changes import changed
 from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
@@ -22,17 +24,20 @@ class LatentStages:
     Attributes:
         size: a name in `model_zoo.imagen3.sizes`.
         weights: file of public models; None is the toy that comes with the zoo.
+        changes: to the task and what it holds, such as
+            `{"drop": 0.0, "objective": {"times": "uniform"}}`.
     """
 
     size: str
     weights: Path | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """One stage that trains the denoiser.
 
         Raises:
             UserError: if the data has no square pictures of a fitting side, or an
-                option does not apply.
+                option or a change does not apply.
         """
         from fedemb.stages import Stage
         from model_zoo.imagen3.sizes import SIZES
@@ -61,6 +66,7 @@ class LatentStages:
             temperature=options.temperature,
             weights=self.weights,
         )
+        task = changed(task, self.changes)
         if options.label_space not in (None, task.label_space):
             raise UserError(
                 f"label_space={options.label_space!r} must be {task.label_space} here."
