@@ -42,7 +42,7 @@ class SegmentationStages:
         share: what is aggregated, `encoder` or `encoder_decoder`.
         embedding_dim: D, unless the options name another or res5 is narrower.
         changes: to the task and what it holds, such as
-            `{"losses": {"center": 0.0}, "network": {"decoder": {"rates": ()}}}`.
+            `{"losses": {"center": 0.0}, "network": {"decoder": {"rates": (3,)}}}`.
     """
 
     size: str
