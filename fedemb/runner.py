@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedemb.clipping import ClippedSum, Lattice, LatticeSum, clip_to_lattice
+from fedemb.clipping import ClippedSum, Lattice, LatticeSum
 from fedemb.cohort import Cohort
 from fedemb.data import OWNER, Examples, UserDataset
 from fedemb.engines.flat import flat_deltas, stacked_deltas
@@ -126,10 +126,16 @@ class InlineRunner:
         a round reads has been paid for.
         """
         present = cohort.present(self.dataset.num_users)
-        theta = backbone.to(self.device)
         # The padding of batches and heads depends on who is trained together, and float
         # rounding on the padding; the serial engine has neither.
         chunk = 1 if self.engine.alone else self.engine.chunk
+        return self.summed(backbone, self._works(present, chunk, round_index), lattice)
+
+    def summed(
+        self, backbone: Tensor, works: Iterable[Work], lattice: Lattice
+    ) -> ClippedSum:
+        """The exact sum of the clipped deltas of `works`, trained on all threads."""
+        theta = backbone.to(self.device)
         sums: dict[int, LatticeSum] = {}
 
         def one(work: Work) -> None:
@@ -138,17 +144,9 @@ class InlineRunner:
                 sums[get_ident()] = LatticeSum(lattice, self.device)
             sums[get_ident()].add(self.deltas(theta, work), work.examples)
 
-        self._threads.each(one, self._works(present, chunk, round_index))
+        self._threads.each(one, works)
         zero = ClippedSum.zero(len(backbone))
         return reduce(add, (own.result() for own in sums.values()), zero)
-
-    def rehearse(self, theta: Tensor, works: Iterable[Work], lattice: Lattice) -> None:
-        """Train and clip on all threads as in a round, and keep nothing."""
-
-        def one(work: Work) -> None:
-            clip_to_lattice(self.deltas(theta, work.to(self.device)), lattice)
-
-        self._threads.each(one, works)
 
     def _works(self, present: Cohort, chunk: int, round_index: int) -> Iterator[Work]:
         """The work of `chunk` clients at a time; several chunks are fetched at once."""

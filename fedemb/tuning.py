@@ -24,7 +24,7 @@ from fedemb.engines.flat import stackable
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import single_backbone_step
 from fedemb.errors import UserError
-from fedemb.local import LocalModel, make_work
+from fedemb.local import LocalModel, LocalTraining, Work, make_work
 from fedemb.runner import ENGINES, DoesNotFit, EngineChoice, InlineRunner
 
 _TOLERANCE = 1e-6  # of the norm of the deltas, in double precision
@@ -107,16 +107,9 @@ def choose_engine(
     measured = []
     too_large: DoesNotFit | None = None
     room = _Room.of(runner.device)
-    values = _values_of_a_row(runner)
+    largest = room.times * largest_chunk(rows_per_client, _values_of_a_row(runner))
     candidates = (
-        replace(
-            c,
-            chunk=min(
-                c.chunk,
-                room.times * largest_chunk(rows_per_client, values),
-                most_for(clients, c.threads),
-            ),
-        )
+        replace(c, chunk=min(c.chunk, largest, most_for(clients, c.threads)))
         for c in _candidates(runner, name, single, room)
     )
     for candidate in dict.fromkeys(candidates):
@@ -173,6 +166,21 @@ def serves(runner: InlineRunner, name: str, theta: Tensor) -> bool:
 
 def agrees_with_serial(runner: InlineRunner, name: str, theta: Tensor) -> bool:
     """Whether an engine computes what the serial one does on a few public rows."""
+    work, recipe = ragged_work(runner, torch.float64)
+    backbone = copy.deepcopy(runner.backbone).double().requires_grad_(False)
+    model = LocalModel(runner.task, backbone, work.head)
+    theta = theta.to("cpu", torch.float64)
+    if name == "shared" and not single_backbone_step(work, recipe):
+        return False
+    expected = serial_deltas(model, runner.layout, theta, work, recipe)
+    found = ENGINES[name](model, runner.layout, theta, work, recipe)
+    return bool((found - expected).norm() <= _TOLERANCE * expected.norm())
+
+
+def ragged_work(
+    runner: InlineRunner, dtype: torch.dtype = torch.float32
+) -> tuple[Work, LocalTraining]:
+    """Work of three clients made of a few public rows, and its recipe of few steps."""
     own = min(4, runner.recipe.batch_size)
     examples = _made_up_clients(runner.dataset.held_out(), 3, own)
     examples = Examples(
@@ -186,15 +194,7 @@ def agrees_with_serial(runner: InlineRunner, name: str, theta: Tensor) -> bool:
         steps=max(1, min(steps, (runner.recipe.head_steps or 0) + 2)),
     )
     seeds = np.arange(3, dtype=np.uint64)
-    work = make_work(runner.task, recipe, examples, seeds, torch.float64)
-    backbone = copy.deepcopy(runner.backbone).double().requires_grad_(False)
-    model = LocalModel(runner.task, backbone, work.head)
-    theta = theta.to("cpu", torch.float64)
-    if name == "shared" and not single_backbone_step(work, recipe):
-        return False
-    expected = serial_deltas(model, runner.layout, theta, work, recipe)
-    found = ENGINES[name](model, runner.layout, theta, work, recipe)
-    return bool((found - expected).norm() <= _TOLERANCE * expected.norm())
+    return make_work(runner.task, recipe, examples, seeds, dtype), recipe
 
 
 def _candidates(
@@ -253,9 +253,7 @@ def _measure(runner: InlineRunner, theta: Tensor, examples: Examples) -> Measure
     times: list[float] = []
     while len(times) < 2 or (len(times) < _PASSES and sum(times) < _SECONDS):
         start = time.perf_counter()
-        runner.rehearse(theta, works, lattice)
-        if runner.device.type == "cuda":
-            torch.cuda.synchronize(runner.device)
+        runner.summed(theta, works, lattice)
         times.append(time.perf_counter() - start)
     # The first pass warms up; others may have been disturbed, but only ever slowed.
     rate = chunks * examples.num_groups / min(times[1:])

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
-from model_zoo.deeplab2.layers import ConvNorm, Norm, fusing_conv, group_norm, resize
+from model_zoo.deeplab2.layers import (
+    ConvNorm,
+    Norm,
+    beside,
+    fusing_conv,
+    group_norm,
+    resize,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +120,7 @@ class Decoder(nn.Module):
             ("res3", self.project3, self.fuse3),
             ("res2", self.project2, self.fuse2),
         ):
-            fine = project(endpoints[name])
-            height, width = fine.shape[-2:]
-            x = fuse(torch.cat([resize(x, (height, width)), fine], dim=1))
+            x = fuse(beside(x, project(endpoints[name])))
         decoded: Tensor = x
         return decoded
 

@@ -7,6 +7,7 @@ that rows stay apart; it has as many parameters as the published batch normalisa
 from functools import partial
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -128,6 +129,12 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, size, mode="bilinear", align_corners=True)
+
+
+def beside(coarse: Tensor, fine: Tensor) -> Tensor:
+    """Channels of a coarse map, resized to the grid of a fine one, and of that one."""
+    height, width = fine.shape[-2:]
+    return torch.cat([resize(coarse, (height, width)), fine], dim=1)
 
 
 def initialise_(module: nn.Module) -> None:

@@ -6,12 +6,18 @@ Chen et al. (2017), arXiv:1706.05587; Chen et al. (2018), arXiv:1802.02611.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
 from model_zoo.deeplab2.decoder import Pyramid
-from model_zoo.deeplab2.layers import ConvNorm, Norm, fusing_conv, group_norm, resize
+from model_zoo.deeplab2.layers import (
+    ConvNorm,
+    Norm,
+    beside,
+    fusing_conv,
+    group_norm,
+    resize,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +78,7 @@ class SemanticDecoder(nn.Module):
         """Endpoints -> `semantic` features on the grid of res5, or of res2 if fused."""
         x = self.pyramid(endpoints["res5"])
         if self.project is not None:
-            fine = self.project(endpoints["res2"])
-            height, width = fine.shape[-2:]
-            x = torch.cat([resize(x, (height, width)), fine], dim=1)
+            x = beside(x, self.project(endpoints["res2"]))
         return {"semantic": self.fuse(x)}
 
 

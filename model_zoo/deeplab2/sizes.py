@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 from model_zoo.deeplab2.augment import AugmentSpec
@@ -44,20 +45,15 @@ class Size:
 
     def task(self, share: str, categories: Categories) -> SegmentationTask:
         """What trains this size: panoptic or, without instances, semantic."""
-        network = self.with_share(share)
-        if isinstance(network.decoder, SemanticSpec):
-            return SemanticTask(
-                network=network,
-                categories=categories,
-                targets=self.targets,
-                augmentation=self.augmentation,
-                losses=self.losses,
-            )
-        return PanopticTask(
-            network=network,
+        task = (
+            SemanticTask
+            if isinstance(self.network.decoder, SemanticSpec)
+            else partial(PanopticTask, post=self.post)
+        )
+        return task(
+            network=self.with_share(share),
             categories=categories,
             targets=self.targets,
-            post=self.post,
             augmentation=self.augmentation,
             losses=self.losses,
         )

@@ -5,9 +5,7 @@ is in double precision, on ragged clients made of held-out rows.
 """
 
 import copy
-from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,10 +13,10 @@ from fedemb.clipping import Lattice, LatticeSum
 from fedemb.engines.flat import stackable
 from fedemb.engines.shared import single_backbone_step
 from fedemb.errors import NotAvailable
-from fedemb.local import LocalModel, make_work
+from fedemb.local import LocalModel
 from fedemb.randomness import RootKey
 from fedemb.runner import ENGINES, EngineChoice
-from fedemb.tuning import agrees_with_serial
+from fedemb.tuning import agrees_with_serial, ragged_work
 from model_zoo import registry
 from simulations.assembly import assemble, client_key, inline_runner, layered
 from simulations.assembly import make_backbone as make
@@ -47,20 +45,6 @@ def stages(system):
         key = client_key(RootKey.from_seed(0), stage)
         runner = inline_runner(assembly, stage, backbone, key, EngineChoice())
         yield runner, runner.layout.flatten(dict(backbone.named_parameters()))
-
-
-def ragged_work(runner):
-    """Three clients of held-out rows, as a recipe of few steps trains them."""
-    own = min(4, runner.recipe.batch_size)
-    recipe = replace(runner.recipe, batch_size=own)
-    offsets = np.array([0, own, 2 * own, 3 * own - 1])
-    public = runner.dataset.held_out()
-    fields = public.take(np.arange(offsets[-1]) % len(public))
-    if "label" in fields:
-        fields["label"] = np.zeros_like(fields["label"]) + np.arange(offsets[-1]) % 2
-    examples = type(public)(fields, offsets)
-    seeds = np.arange(3, dtype=np.uint64)
-    return make_work(runner.task, recipe, examples, seeds), recipe
 
 
 def engines(runner, work, recipe):
