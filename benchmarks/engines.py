@@ -145,6 +145,8 @@ def all_engines(workload: Workload, repeat: int) -> Iterator[Row]:
         ("flat", 1),
         ("stacked", 4),
         ("stacked", 16),
+        ("grouped", 4),
+        ("grouped", 16),
         ("vectorized", 16),
     ]:
         choice = EngineChoice(name=name, chunk=chunk, threads=cores)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fedemb.clipping import ClippedSum, Lattice, LatticeSum
 from fedemb.cohort import Cohort
 from fedemb.data import OWNER, Examples, UserDataset
-from fedemb.engines.flat import flat_deltas, stacked_deltas
+from fedemb.engines.flat import flat_deltas, grouped_deltas, stacked_deltas
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
@@ -42,6 +42,7 @@ ENGINES: dict[str, Deltas] = {
     "serial": serial_deltas,
     "flat": flat_deltas,
     "stacked": stacked_deltas,
+    "grouped": grouped_deltas,
     "vectorized": vectorized_deltas,
     "shared": shared_deltas,
 }
@@ -56,7 +57,8 @@ class EngineChoice:
     """How the virtual clients of a round are computed; never what is computed.
 
     Attributes:
-        name: `serial`, `flat`, `stacked`, `vectorized` or `shared`.
+        name: `serial`, `flat`, `stacked`, `grouped`, `vectorized` or
+            `shared`.
         chunk: virtual clients trained together; the serial engine always takes one.
         threads: chunks trained at the same time, one core each.
     """

@@ -8,32 +8,26 @@ first, in double precision: a backbone that mixes rows would let one virtual cli
 change what another contributes, which no clipping bounds.
 """
 
-import copy
 import math
 import os
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedemb.clipping import Lattice
-from fedemb.data import Examples
-from fedemb.engines.flat import stackable
-from fedemb.engines.serial import serial_deltas
+from fedemb.agreement import agrees_with_serial, made_up_clients
+from fedemb.engines.flat import FORMS
+from fedemb.engines.layers import trained_layers
 from fedemb.engines.shared import single_backbone_step
 from fedemb.errors import UserError
-from fedemb.local import LocalModel, LocalTraining, Work, make_work
-from fedemb.runner import ENGINES, DoesNotFit, EngineChoice, InlineRunner
-
-_TOLERANCE = 1e-6  # of the norm of the deltas, in double precision
-
-_PASSES, _SECONDS = 6, 0.3  # of a measurement, at most
-_FEW = 4  # clients of a thread in a pass, at least: one is too short to be timed
+from fedemb.local import make_work
+from fedemb.race import Measurement, Trial, race
+from fedemb.runner import EngineChoice, InlineRunner
 
 _MOST_ROWS = 1024  # trained together; with the next, bounds the memory of activations
 _MOST_VALUES = 1 << 23  # of their prepared tensors; a clip has as many as 32 digits
+_MOST_WEIGHTS = 1 << 27  # of clients trained together; as many velocities
 _CARD = 16  # times as much on a graphics card, where what does not fit is halved
 
 
@@ -64,19 +58,6 @@ class _Room:
         )
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One engine as measured.
-
-    Attributes:
-        choice: the engine.
-        clients_per_second: virtual clients trained and clipped per second, all threads.
-    """
-
-    choice: EngineChoice
-    clients_per_second: float
-
-
 def choose_engine(
     runner: InlineRunner,
     theta: Tensor,
@@ -99,25 +80,23 @@ def choose_engine(
     """
     public = runner.dataset.held_out()
     single = _takes_one_step(runner, rows_per_client)
-    if name == "stacked" and not _stackable(runner):
+    if name in FORMS and not _has_form(runner, name):
         raise UserError(
-            "engine='stacked' needs trained layers that have a stacked form, which "
+            f"engine={name!r} needs trained layers that have a {name} form, which "
             "this model has not, and full precision; use --engine flat or auto."
         )
-    measured = []
-    too_large: DoesNotFit | None = None
     room = _Room.of(runner.device)
-    largest = room.times * largest_chunk(rows_per_client, _values_of_a_row(runner))
+    largest = room.times * largest_chunk(
+        rows_per_client, _values_of_a_row(runner), len(theta)
+    )
     candidates = (
         replace(c, chunk=min(c.chunk, largest, most_for(clients, c.threads)))
         for c in _candidates(runner, name, single, room)
     )
-    for candidate in dict.fromkeys(candidates):
-        examples = _made_up_clients(public, candidate.chunk, rows_per_client)
-        try:
-            measured.append(_measure(runner.with_engine(candidate), theta, examples))
-        except DoesNotFit as reason:
-            too_large = reason
+    measured, too_large = race(
+        Trial.of(runner.with_engine(choice), theta, public, rows_per_client)
+        for choice in dict.fromkeys(candidates)
+    )
     for best in sorted(measured, key=lambda m: -m.clients_per_second):
         if best.choice.alone or agrees_with_serial(runner, best.choice.name, theta):
             return best.choice, measured
@@ -125,25 +104,31 @@ def choose_engine(
         raise too_large
     raise UserError(
         f"engine={name!r} computes something else than the serial engine for this "
-        "model, so its features mix rows of several virtual clients; use --engine "
-        "serial."
+        "model: its features mix rows of several virtual clients, or it folds frames "
+        "or patches into rows, which the grouped engine would tell apart wrongly; use "
+        "--engine auto or serial."
     )
 
 
-def largest_chunk(rows: int, values: int) -> int:
+def largest_chunk(rows: int, values: int, weights: int) -> int:
     """How many virtual clients may be trained together on a processor, at most.
 
-    Activations grow with rows and with what a row holds, so both are bounded.
+    Activations grow with rows and with what a row holds, so both are bounded, and so
+    are the weights of all.
 
     Args:
         rows: of one virtual client.
         values: numbers in one prepared row.
+        weights: of one virtual client.
 
     Example:
-        >>> largest_chunk(16, 28 * 28), largest_chunk(16, 8 * 32 * 32 * 3)
+        >>> largest_chunk(16, 28 * 28, 10**5), largest_chunk(16, 8 * 32 * 32 * 3, 10**5)
         (64, 21)
+        >>> largest_chunk(16, 64 * 64 * 3, 25_000_000)
+        5
     """
-    return max(1, min(_MOST_ROWS, _MOST_VALUES // max(1, values)) // rows)
+    together = min(_MOST_ROWS, _MOST_VALUES // max(1, values)) // rows
+    return max(1, min(together, _MOST_WEIGHTS // max(1, weights)))
 
 
 def most_for(clients: float, threads: int) -> int:
@@ -158,54 +143,23 @@ def most_for(clients: float, threads: int) -> int:
 
 def serves(runner: InlineRunner, name: str, theta: Tensor) -> bool:
     """Whether an engine that was chosen elsewhere can train this model, too."""
-    if name == "stacked" and not _stackable(runner):
+    if name in FORMS and not _has_form(runner, name):
         return False
     alone = EngineChoice(name=name).alone
     return alone or agrees_with_serial(runner, name, theta)
-
-
-def agrees_with_serial(runner: InlineRunner, name: str, theta: Tensor) -> bool:
-    """Whether an engine computes what the serial one does on a few public rows."""
-    work, recipe = ragged_work(runner, torch.float64)
-    backbone = copy.deepcopy(runner.backbone).double().requires_grad_(False)
-    model = LocalModel(runner.task, backbone, work.head)
-    theta = theta.to("cpu", torch.float64)
-    if name == "shared" and not single_backbone_step(work, recipe):
-        return False
-    expected = serial_deltas(model, runner.layout, theta, work, recipe)
-    found = ENGINES[name](model, runner.layout, theta, work, recipe)
-    return bool((found - expected).norm() <= _TOLERANCE * expected.norm())
-
-
-def ragged_work(
-    runner: InlineRunner, dtype: torch.dtype = torch.float32
-) -> tuple[Work, LocalTraining]:
-    """Work of three clients made of a few public rows, and its recipe of few steps."""
-    own = min(4, runner.recipe.batch_size)
-    examples = _made_up_clients(runner.dataset.held_out(), 3, own)
-    examples = Examples(
-        {k: v[: 3 * own - 1] for k, v in examples.fields.items()},
-        np.minimum(examples.offsets, 3 * own - 1),  # ragged: the last has one row less
-    )
-    steps = runner.recipe.reads(own) and -(-runner.recipe.reads(own) // own)
-    recipe = replace(
-        runner.recipe,
-        batch_size=own,
-        steps=max(1, min(steps, (runner.recipe.head_steps or 0) + 2)),
-    )
-    seeds = np.arange(3, dtype=np.uint64)
-    return make_work(runner.task, recipe, examples, seeds, dtype), recipe
 
 
 def _candidates(
     runner: InlineRunner, name: str, single: bool, room: _Room
 ) -> list[EngineChoice]:
     """What to measure; the chunk of the flat engine matters to heads alone."""
-    stacked = _stackable(runner)
+    stacked, grouped = (_has_form(runner, form) for form in ("stacked", "grouped"))
+    grouped = grouped and (name == "grouped" or _spreads(runner))
     chunks = {
         "serial": (1,) if name == "serial" else (),
         "flat": (1, 16) if runner.recipe.head_steps else (1,),
-        "stacked": room.chunks if stacked or name == "stacked" else (),
+        "stacked": room.chunks if stacked else (),
+        "grouped": room.chunks if grouped else (),
         "vectorized": room.chunks if name == "vectorized" or not stacked else (),
         "shared": room.shared if name == "shared" or single else (),
     }
@@ -218,43 +172,26 @@ def _candidates(
     ]
 
 
-def _stackable(runner: InlineRunner) -> bool:
-    return runner.precision is None and stackable(runner.backbone, runner.layout)
+def _has_form(runner: InlineRunner, name: str) -> bool:
+    form = FORMS[name]
+    return runner.precision is None and form.takes(runner.backbone, runner.layout)
+
+
+def _spreads(runner: InlineRunner) -> bool:
+    """Whether patches of some trained layer are larger than what they are read from."""
+    return any(
+        math.prod(getattr(layer, "kernel_size", ())) > 1
+        for layer in trained_layers(runner.backbone, runner.layout)
+    )
 
 
 def _takes_one_step(runner: InlineRunner, rows: int) -> bool:
-    examples = _made_up_clients(runner.dataset.held_out(), 1, rows)
+    examples = made_up_clients(runner.dataset.held_out(), 1, rows)
     work = make_work(runner.task, runner.recipe, examples, np.zeros(1, np.uint64))
     return single_backbone_step(work, runner.recipe)
 
 
 def _values_of_a_row(runner: InlineRunner) -> int:
-    examples = _made_up_clients(runner.dataset.held_out(), 1, 2)
+    examples = made_up_clients(runner.dataset.held_out(), 1, 2)
     batch = runner.task.prepare(examples, np.zeros(1, np.uint64))
     return sum(values[0].numel() for values in batch.values())
-
-
-def _made_up_clients(public: Examples, clients: int, rows: int) -> Examples:
-    wanted = np.arange(clients * rows) % len(public)
-    fields = public.take(wanted)
-    if "label" in fields:  # held-out labels lie beyond the training labels
-        fields["label"] = np.zeros_like(fields["label"]) + np.arange(len(wanted)) % 2
-    return Examples(fields, np.arange(clients + 1, dtype=np.int64) * rows)
-
-
-def _measure(runner: InlineRunner, theta: Tensor, examples: Examples) -> Measurement:
-    """Time a few chunks on every thread: threads may wait for the same memory."""
-    seeds = np.arange(examples.num_groups, dtype=np.uint64)
-    chunks = runner.engine.threads * max(1, _FEW // examples.num_groups)
-    works = [
-        make_work(runner.task, runner.recipe, examples, seeds) for _ in range(chunks)
-    ]
-    theta, lattice = theta.to(runner.device), Lattice(1.0, len(theta))
-    times: list[float] = []
-    while len(times) < 2 or (len(times) < _PASSES and sum(times) < _SECONDS):
-        start = time.perf_counter()
-        runner.summed(theta, works, lattice)
-        times.append(time.perf_counter() - start)
-    # The first pass warms up; others may have been disturbed, but only ever slowed.
-    rate = chunks * examples.num_groups / min(times[1:])
-    return Measurement(runner.engine, rate)

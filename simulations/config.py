@@ -19,6 +19,7 @@ import tomli_w
 from accounting import Sampler
 from fedemb.errors import UserError
 from fedemb.local import LocalTraining
+from fedemb.runner import ENGINES
 
 Section = TypeVar("Section")
 
@@ -242,7 +243,8 @@ class RunConfig:
         rounds: T.
         runner: `inline`, `processes` or `flower`.
         workers: processes or Flower nodes; None is one per core.
-        engine: `auto`, `serial`, `flat`, `stacked`, `vectorized` or `shared`.
+        engine: `auto`, `serial`, `flat`, `stacked`, `grouped`, `vectorized` or
+            `shared`.
         seed: None draws all secrets from the operating system.
         ledger: the population's ledger; None is the run folder's own.
         budget: epsilon that a shared ledger must never exceed; None is the run's
@@ -273,7 +275,7 @@ class RunConfig:
             (
                 "engine",
                 self.engine,
-                ("auto", "serial", "flat", "stacked", "vectorized", "shared"),
+                ("auto", *ENGINES),
             ),
             ("baseline", self.baseline, ("none", "dp-fedavg", "dp-sgd")),
             ("precision", self.precision, ("float32", "bfloat16")),

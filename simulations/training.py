@@ -18,12 +18,13 @@ from fedemb.errors import UserError
 from fedemb.parameters import FlatLayout
 from fedemb.plan import PrivacyPlan
 from fedemb.products import described
+from fedemb.race import Measurement
 from fedemb.randomness import RootKey
 from fedemb.round import ClientRunner, RoundReport
 from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import ServerOptimizer, ServerState
 from fedemb.train import train
-from fedemb.tuning import Measurement, choose_engine, serves
+from fedemb.tuning import choose_engine, serves
 from simulations.assembly import (
     Assembly,
     client_key,

@@ -71,7 +71,9 @@ def simulate(
     workers: Annotated[Whole, typer.Option(help="Processes or Flower nodes.")] = None,
     engine: Annotated[
         Text,
-        typer.Option(help="auto, serial, flat, stacked, vectorized or shared."),
+        typer.Option(
+            help="auto, serial, flat, stacked, grouped, vectorized or shared."
+        ),
     ] = None,
     sampler: Annotated[
         Text,

@@ -1,7 +1,7 @@
 """Rows of several clients as one batch, and back: `[V, B, ...]` <-> `[V * B, ...]`.
 
 Backbones treat rows independently (a formal requirement of `EmbeddingTask`), so the
-rows of several virtual clients can pass through one as a single batch.
+rows of several virtual clients can pass through one as a single batch, in any order.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,27 @@ def as_one_batch(batch: Batch) -> Batch:
     }
     flat["classes"] = batch["classes"].repeat_interleave(width)
     return flat
+
+
+def as_interleaved_batch(batch: Batch) -> Batch:
+    """`[V, B, ...]` as `[B * V, ...]`: the first rows of all clients, the second ..."""
+    clients, width = batch["weight"].shape
+    flat = {
+        name: values.transpose(0, 1).flatten(0, 1) if values.dim() > 1 else values
+        for name, values in batch.items()
+    }
+    flat["classes"] = batch["classes"].repeat(width)
+    return flat
+
+
+def interleaved_by_client(features: Features, clients: int) -> Features:
+    """`[B * V, ...]` as `[V, B, ...]`, in plain memory order."""
+    return of_each(
+        features,
+        lambda rows: (
+            torch.unflatten(rows, 0, (-1, clients)).transpose(0, 1).contiguous()
+        ),
+    )
 
 
 def of_each(features: Features, function: Callable[[Tensor], Tensor]) -> Features:

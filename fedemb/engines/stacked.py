@@ -4,7 +4,7 @@ A stacked layer takes the rows of all clients as one batch `[V * B, ...]`, clien
 client, and uses weights `[V, ...]`. Between such layers a backbone runs as it always
 does, without vectorisation overhead. Convolutions become products of patches and
 kernels: per-client kernels would otherwise need grouped convolutions, whose backward
-pass is several times slower.
+pass is slow on some devices (`fedemb.engines.grouped` is the form with those).
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fedemb.engines.forms import Form
 from fedemb.engines.layers import zero_padded
-from fedemb.engines.rows import channels_last, patches
+from fedemb.engines.rows import as_one_batch, by_client, channels_last, patches
 
 
-def stored_order(layer: nn.Module, parameter: str) -> tuple[int, ...] | None:
+def _stored_order(layer: nn.Module, parameter: str) -> tuple[int, ...] | None:
     """The order of axes in which a stacked layer wants a parameter; None: as it is.
 
     Kernels are stored output channel last, so that forward pass and weight gradient are
@@ -45,9 +46,7 @@ class StackedLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Client v's rows by client v's weights."""
         rows = inputs.reshape(len(self.kernels), -1, inputs.shape[-1])
-        outputs: Tensor = _Products.apply(  # type: ignore[no-untyped-call]
-            rows, self.kernels, self.offsets
-        )
+        outputs = products(rows, self.kernels, self.offsets)
         return outputs.view(*inputs.shape[:-1], -1)
 
 
@@ -115,25 +114,15 @@ class StackedNorm(nn.Module):
         return scaled.flatten(0, 1)
 
 
-STACKED: dict[type[nn.Module], Any] = {
-    nn.Linear: StackedLinear,
-    nn.Conv2d: StackedConv2d,
-    nn.GroupNorm: StackedNorm,
-    nn.LayerNorm: StackedNorm,
-}
-"""The layers that have a stacked form. Subclasses do not count: a backbone uses one to
-say that its weights are read outside the layer."""
-
-
-def can_stack(layer: nn.Module) -> bool:
-    """Whether a layer has a stacked form."""
-    plain = not isinstance(layer, nn.Conv2d) or zero_padded(layer)
-    return type(layer) in STACKED and plain
+def products(rows: Tensor, kernels: Tensor, offsets: Tensor | None) -> Tensor:
+    """`[V, N, I]` by kernels `[V, I, O]`, plus `[V, O]`: `[V, N, O]`."""
+    outputs: Tensor = _Products.apply(  # type: ignore[no-untyped-call]
+        rows, kernels, offsets
+    )
+    return outputs
 
 
 class _Products(torch.autograd.Function):
-    """`[V, N, I]` by `[V, I, O]`, plus `[V, O]`."""
-
     @staticmethod
     def forward(
         ctx: Any, rows: Tensor, kernels: Tensor, offsets: Tensor | None
@@ -227,3 +216,17 @@ def _gather_patches(spread: Tensor, layer: nn.Conv2d, shape: torch.Size) -> Tens
         padded.as_strided(read.shape, places, i * dh * b + j * dw * c).add_(read)
     inside = padded[:, ph : ph + height, pw : pw + width]
     return inside.permute(0, 3, 1, 2)
+
+
+STACKED = Form(
+    layers={
+        nn.Linear: StackedLinear,
+        nn.Conv2d: StackedConv2d,
+        nn.GroupNorm: StackedNorm,
+        nn.LayerNorm: StackedNorm,
+    },
+    serves=lambda layer: not isinstance(layer, nn.Conv2d) or zero_padded(layer),
+    stored_order=_stored_order,
+    as_one_batch=as_one_batch,
+    by_client=by_client,
+)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedemb.data import Examples
-from fedemb.engines.flat import flat_deltas, stackable, stacked_deltas
+from fedemb.engines.flat import FORMS, flat_deltas, grouped_deltas, stacked_deltas
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas, single_backbone_step
 from fedemb.engines.vectorized import vectorized_deltas
@@ -18,6 +18,7 @@ from fedemb.identity import IdentityTask
 from fedemb.local import LocalModel, LocalTraining, Work, make_work
 from fedemb.parameters import FlatLayout
 
+IN_LOCK_STEP = [stacked_deltas, grouped_deltas, vectorized_deltas]
 HEADS = ["linear", "cosine", "class-means"]
 
 
@@ -37,7 +38,7 @@ def agree(data, recipe, **kinds):
     expected, work = compute(serial_deltas, data, recipe, **kinds)
     engines = [vectorized_deltas, flat_deltas]
     if kinds.get("backbone") != "loose":
-        engines.append(stacked_deltas)
+        engines += [stacked_deltas, grouped_deltas]
     if single_backbone_step(work, recipe):
         engines.append(shared_deltas)
     for engine in engines:
@@ -85,9 +86,38 @@ def test_several_steps_with_momentum_on_other_backbones(backbone):
     agree(rows([3, 7, 1, 4]), recipe, backbone=backbone)
 
 
-def test_the_stacked_engine_refuses_layers_without_a_stacked_form():
+@pytest.mark.parametrize("engine", [stacked_deltas, grouped_deltas])
+def test_layers_without_a_form_are_refused(engine):
     with pytest.raises(ValueError, match="use --engine flat"):
-        compute(stacked_deltas, rows([5]), LocalTraining(), backbone="loose")
+        compute(engine, rows([5]), LocalTraining(), backbone="loose")
+
+
+class Lines(nn.Module):
+    """Convolutions over one and over three axes of the toy images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.along, self.norm = nn.Conv1d(4, 6, 3, padding="same"), nn.GroupNorm(3, 6)
+        self.through = nn.Conv3d(1, 2, (3, 1, 3), stride=(1, 2, 1), bias=False)
+        self.last = nn.Linear(4, DIM)
+
+    def forward(self, images):
+        lines = torch.tanh(self.norm(self.along(images.flatten(1, 2))))
+        return self.last(
+            torch.tanh(self.through(lines.view(-1, 1, 3, 2, 4))).flatten(1)
+        )
+
+
+def test_the_grouped_engine_convolves_over_any_number_of_axes():
+    recipe = LocalTraining(learning_rate=0.2, batch_size=3, epochs=2, momentum=0.9)
+    BACKBONES["lines"] = Lines
+    try:
+        expected, _ = compute(serial_deltas, rows([3, 5, 1]), recipe, backbone="lines")
+        found, _ = compute(grouped_deltas, rows([3, 5, 1]), recipe, backbone="lines")
+    finally:
+        del BACKBONES["lines"]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    assert expected.any()
 
 
 def mixed_backbone():
@@ -155,8 +185,9 @@ def test_flat_and_stacked_equal_serial_on_other_layers(
     work = make_work(own, recipe, data, seeds, dtype=torch.float64)
     model = LocalModel(own, net.requires_grad_(False), work.head)
     expected = serial_deltas(model, layout, theta, work, recipe)
-    engines = [flat_deltas, stacked_deltas] if stackable(net, layout) else [flat_deltas]
-    assert len(engines) == (1 if kind == "tied" and not frozen else 2)
+    engines = [flat_deltas]
+    if kind != "tied" or frozen:
+        engines += [stacked_deltas, grouped_deltas]
     for engine in engines:
         found = engine(model, layout, theta, work, recipe)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
@@ -238,7 +269,9 @@ class MapTask(IdentityTask):
         return {k: v.detach().clone() for k, v in template.named_parameters()}
 
 
-@pytest.mark.parametrize("engine", [shared_deltas, stacked_deltas, vectorized_deltas])
+@pytest.mark.parametrize(
+    "engine", [shared_deltas, stacked_deltas, grouped_deltas, vectorized_deltas]
+)
 @pytest.mark.parametrize("head_steps", [None, 2])
 def test_heads_may_normalise_feature_maps(engine, head_steps):
     own = MapTask(
@@ -276,6 +309,8 @@ ENGINE_RECIPES = [
     ("flat", {"epochs": 2, "momentum": 0.5}),
     ("stacked", {"epochs": 2, "momentum": 0.5}),
     ("stacked", {"steps": 3, "head_steps": 1}),
+    ("grouped", {"epochs": 2, "momentum": 0.5}),
+    ("grouped", {"steps": 3, "head_steps": 1}),
     ("vectorized", {"epochs": 2, "momentum": 0.5}),
     ("vectorized", {"steps": 3, "head_steps": 1}),
     ("shared", {"steps": 1}),
@@ -294,7 +329,7 @@ def all_deltas(engine, data, backbone, head, recipe):
 @pytest.mark.parametrize("backbone", ["dense", "conv", "loose"])
 def test_perturbing_one_client_changes_no_other_bit(engine, recipe, head, backbone):
     """Not even NaN crosses: padding of the others' batches is their own."""
-    if engine == "stacked" and backbone == "loose":
+    if engine in FORMS and backbone == "loose":
         pytest.skip("has a layer without a stacked form; refused, see below")
     data = rows([3, 6, 5, 1, 0, 4], seed=2)
     before = all_deltas(engine, data, backbone, head, recipe)
@@ -343,7 +378,8 @@ class Linear21:
 
 
 @pytest.mark.parametrize(
-    "engine", [serial_deltas, flat_deltas, stacked_deltas, vectorized_deltas]
+    "engine",
+    [serial_deltas, flat_deltas, stacked_deltas, grouped_deltas, vectorized_deltas],
 )
 @pytest.mark.parametrize(
     ("head_steps", "norm"), [(10, 0.0), (0, 0.0), (1, 5.22e-3), (2, 1.18e-2)]
@@ -374,7 +410,14 @@ def test_reconstruction_fixture(engine, head_steps, norm):
 
 @pytest.mark.parametrize(
     "engine",
-    [serial_deltas, flat_deltas, stacked_deltas, vectorized_deltas, shared_deltas],
+    [
+        serial_deltas,
+        flat_deltas,
+        stacked_deltas,
+        grouped_deltas,
+        vectorized_deltas,
+        shared_deltas,
+    ],
 )
 @pytest.mark.parametrize("head", HEADS)
 def test_head_steps_of_all_steps_leave_the_backbone_exactly_where_it_is(engine, head):
@@ -414,7 +457,14 @@ def test_the_head_rate_scales_the_head_alone():
 
 @pytest.mark.parametrize(
     "engine",
-    [serial_deltas, flat_deltas, stacked_deltas, vectorized_deltas, shared_deltas],
+    [
+        serial_deltas,
+        flat_deltas,
+        stacked_deltas,
+        grouped_deltas,
+        vectorized_deltas,
+        shared_deltas,
+    ],
 )
 def test_permuting_the_class_ids_of_a_client_changes_nothing(engine):
     data, recipe = rows([6, 5], seed=3), LocalTraining(batch_size=6, steps=1)

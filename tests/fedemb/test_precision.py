@@ -49,12 +49,13 @@ def test_clipping_binds_rounded_updates_as_well():
     assert float(lattice.decode(clipped.total).norm()) <= 0.1
 
 
-def test_the_stacked_engine_is_not_offered():
+@pytest.mark.parametrize("name", ["stacked", "grouped"])
+def test_engines_of_layers_with_a_form_are_not_offered(name):
     own = rounded(runner(rows(SIZES)))
     _, measured = choose_engine(own, theta(own), 4)
-    assert "stacked" not in {m.choice.name for m in measured}
+    assert name not in {m.choice.name for m in measured}
     with pytest.raises(UserError, match="full precision"):
-        choose_engine(own, theta(own), 4, name="stacked")
+        choose_engine(own, theta(own), 4, name=name)
 
 
 def test_configurations_that_cannot_be():

@@ -201,7 +201,7 @@ def small(most, engine="shared", **kinds):
     return replace(own, backbone=backbone, layout=layout)
 
 
-@pytest.mark.parametrize("engine", ["shared", "stacked"])
+@pytest.mark.parametrize("engine", ["shared", "stacked", "grouped"])
 def test_clients_that_do_not_fit_together_are_trained_by_halves(engine):
     lattice, whole = Lattice(CLIP, 159), small(1000, engine)
     expected = whole.train(theta(whole), everyone(len(SIZES)), lattice, 0)

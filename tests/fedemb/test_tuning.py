@@ -8,11 +8,13 @@ import torch
 from core_toys import BACKBONES, everyone, rows, runner, theta
 from torch import nn
 
+from fedemb.agreement import agrees_with_serial
 from fedemb.clipping import Lattice
+from fedemb.engines.flat import FORMS
 from fedemb.errors import UserError
 from fedemb.parameters import FlatLayout
 from fedemb.runner import EngineChoice
-from fedemb.tuning import agrees_with_serial, choose_engine
+from fedemb.tuning import choose_engine
 
 
 class Mixing(nn.Module):
@@ -33,7 +35,7 @@ def mixing(**recipe):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("name", ["flat", "stacked", "vectorized", "shared"])
+@pytest.mark.parametrize("name", ["flat", "stacked", "grouped", "vectorized", "shared"])
 @pytest.mark.parametrize("head_steps", [None, 1])
 def test_every_engine_agrees_on_backbones_that_keep_rows_apart(
     backbone, name, head_steps
@@ -46,14 +48,14 @@ def test_every_engine_agrees_on_backbones_that_keep_rows_apart(
         steps=steps + (head_steps or 0),
         head_steps=head_steps,
     )
-    if name == "stacked" and backbone == "loose":
+    if name in FORMS and backbone == "loose":
         with pytest.raises(UserError, match="use --engine flat"):
             choose_engine(own, theta(own), 4, name)
         return
     assert agrees_with_serial(own, name, theta(own))
 
 
-@pytest.mark.parametrize("name", ["stacked", "shared"])
+@pytest.mark.parametrize("name", ["stacked", "grouped", "shared"])
 def test_a_backbone_that_mixes_rows_is_found_out(name):
     own = mixing(steps=1)
     assert not agrees_with_serial(own, name, theta(own))
@@ -67,7 +69,7 @@ def test_a_backbone_that_mixes_rows_is_trained_one_client_at_a_time():
 
 def test_an_engine_that_disagrees_is_refused_by_name():
     own = mixing(steps=1)
-    with pytest.raises(UserError, match="use --engine serial"):
+    with pytest.raises(UserError, match="use --engine auto or serial"):
         choose_engine(own, theta(own), 4, "shared")
 
 
