@@ -159,8 +159,12 @@ def _pld_epsilon(
     if not pld.resolves([_step(m, rounds) for m, rounds in spends if rounds]):
         # Losses in the thousands: a grid gains nothing over this upper bound.
         return rdp_epsilon(spends, delta) if rdp_supports(spends) else math.inf
-    total = total_pld(spends, relative_width=relative_width)
-    return float(total.get_epsilon_for_delta(delta))
+    return float(_total_pld(spends, relative_width).get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=4)  # megabytes each; a statement asks one for several deltas
+def _total_pld(spends: tuple[Spend, ...], relative_width: float | None) -> Any:
+    return total_pld(spends, relative_width=relative_width)
 
 
 def _step(mechanism: SampledGaussian, rounds: int) -> pld.Step:

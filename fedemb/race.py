@@ -18,8 +18,8 @@ from fedemb.data import Examples
 from fedemb.local import Work, make_work
 from fedemb.runner import DoesNotFit, EngineChoice, InlineRunner
 
-_PASSES, _SECONDS = 6, 0.3  # of a candidate, at most and on average
-_BEHIND = 1.5  # times the fastest: not worth another pass
+_PASSES, _SECONDS = 6, 1.0  # of a candidate; of all, and then only what has begun
+_BEHIND, _FAR = 1.5, 3.0  # times the fastest: not worth another pass, or a second
 _FEW = 4  # clients of a thread in a pass, at least: one is too short to be timed
 
 
@@ -90,22 +90,23 @@ def race(trials: Iterable[Trial]) -> tuple[list[Measurement], DoesNotFit | None]
         except DoesNotFit as reason:
             too_large = reason
             continue
-        trial.seconds.clear()  # that was to warm up
-        spent += trial.once()
         found.append(trial)
-        left = _near_the_front([*left, trial])
+        left = _near_the_front([*left, trial], _FAR)
+        if trial in left:
+            trial.seconds.clear()  # that was to warm up
+            spent += trial.once()
     for _ in range(_PASSES - 1):
-        if len(left) <= 1 or spent > _SECONDS * len(found):
+        left = _near_the_front(left, _BEHIND)
+        if len(left) <= 1 or spent > _SECONDS:
             break
         spent += sum(trial.once() for trial in left)
-        left = _near_the_front(left)
     return [trial.measurement() for trial in found], too_large
 
 
-def _near_the_front(trials: list[Trial]) -> list[Trial]:
+def _near_the_front(trials: list[Trial], times: float) -> list[Trial]:
     """Those worth another pass; the others give back their memory."""
-    fastest = min(min(trial.seconds) for trial in trials)
+    fastest = min((min(trial.seconds) for trial in trials), default=0.0)
     for trial in trials:
-        if min(trial.seconds) > _BEHIND * fastest:
+        if min(trial.seconds) > times * fastest:
             trial.leave()
     return [trial for trial in trials if trial.works]

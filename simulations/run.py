@@ -95,6 +95,7 @@ def simulate(
         UserError, NotAvailable: before anything is spent.
         BudgetExhausted: if the ledger cannot pay for the first round.
     """
+    keep_freed_memory()  # engines are measured as they will train
     assembly = assemble(configuration)
     for text in assembly.dataset.provenance.notices:
         listener.notice(text)
@@ -119,6 +120,7 @@ def resume(path: Path, listener: Listener) -> dict[str, Any]:
     Raises:
         UserError: if the folder is no run, or the run is complete.
     """
+    keep_freed_memory()
     folder = RunFolder.open(path)
     key = folder.key()
     configuration = configuration_from_toml((path / "config.toml").read_text())
@@ -221,7 +223,6 @@ def make_statement(
 def _train(
     prepared: Prepared, listener: Listener, connect: Connect | None = None
 ) -> dict[str, Any]:
-    keep_freed_memory()
     assembly, folder = prepared.assembly, prepared.folder
     announce(
         assembly, prepared.promise, prepared.statement, prepared.forecast, listener

@@ -1,4 +1,4 @@
-"""Layers of one client whose matrix products run by the fastest library at hand."""
+"""Layers of one client, computed in the fastest way at hand."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fedemb.norms import group_norm
 from fedemb.products import mm
 
 
@@ -24,14 +25,24 @@ class AloneLinear(nn.Linear):
         return outputs.view(*inputs.shape[:-1], -1)
 
 
-def multiply_alone(backbone: nn.Module) -> None:
-    """Let the linear layers of a client's own copy multiply by that library.
+class AloneGroupNorm(nn.GroupNorm):
+    """`[N, C, ...]` -> `[N, C, ...]`: what `nn.GroupNorm` computes."""
 
-    Subclasses of `nn.Linear` stay: they may compute something else.
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The images with mean 0 and variance 1 in every group, scaled and shifted."""
+        return group_norm(inputs, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def hasten(backbone: nn.Module) -> None:
+    """Let linear layers and group norms of a client's own copy compute that way.
+
+    Subclasses of these layers stay: they may compute something else.
     """
     for layer in backbone.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = AloneLinear
+        elif type(layer) is nn.GroupNorm and layer.bias is not None:
+            layer.__class__ = AloneGroupNorm
 
 
 class _Rows(torch.autograd.Function):

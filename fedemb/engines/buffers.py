@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.devices import sent
-from fedemb.engines.alone import multiply_alone
+from fedemb.engines.alone import hasten
 from fedemb.engines.forms import Form
 from fedemb.engines.layers import trained_layers
 from fedemb.local import LocalTraining
@@ -149,7 +149,7 @@ def _with_leaves(
             for name, value in layer._parameters.items():
                 if id(value) in of:
                     layer._parameters[name] = of[id(value)]  # type: ignore[assignment]
-        multiply_alone(twin)
+        hasten(twin)
         return twin
     replaced = {}
     for layer in trained_layers(twin, layout):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedemb.engines.alone import multiply_alone
+from fedemb.engines.alone import hasten
 from fedemb.products import mm
 
 
@@ -47,7 +47,7 @@ def test_a_layer_of_one_client_computes_what_the_layer_does(bias):
     torch.manual_seed(0)
     layer = nn.Linear(300, 200, bias=bias)
     twin = nn.Sequential(copy.deepcopy(layer))
-    multiply_alone(twin)
+    hasten(twin)
     assert type(twin[0]) is not nn.Linear
     rows, upstream = torch.randn(4, 50, 300), torch.randn(4, 50, 200)
     for subject in (layer, twin):
@@ -66,5 +66,5 @@ def test_subclasses_of_layers_stay_what_they_are():
         pass
 
     backbone = nn.Sequential(Penalized(2, 2))
-    multiply_alone(backbone)
+    hasten(backbone)
     assert type(backbone[0]) is Penalized
