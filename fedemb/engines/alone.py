@@ -1,5 +1,8 @@
-"""Layers of one client, computed in the fastest way at hand."""
+"""Layers with the weights of one client, computed in the fastest way at hand."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,16 +36,31 @@ class AloneGroupNorm(nn.GroupNorm):
         return group_norm(inputs, self.num_groups, self.weight, self.bias, self.eps)
 
 
+_HASTENED: Mapping[type[nn.Module], type[nn.Module]] = MappingProxyType(
+    {nn.Linear: AloneLinear, nn.GroupNorm: AloneGroupNorm}
+)
+
+
 def hasten(backbone: nn.Module) -> None:
-    """Let linear layers and group norms of a client's own copy compute that way.
+    """Let layers of an engine's own copy compute that way.
 
     Subclasses of these layers stay: they may compute something else.
     """
     for layer in backbone.modules():
-        if type(layer) is nn.Linear:
-            layer.__class__ = AloneLinear
-        elif type(layer) is nn.GroupNorm and layer.bias is not None:
-            layer.__class__ = AloneGroupNorm
+        if type(layer) in _HASTENED and layer.weight is not None:
+            layer.__class__ = _HASTENED[type(layer)]
+
+
+@contextmanager
+def hastened(backbone: nn.Module) -> Iterator[None]:
+    """Layers compute that way in the block; `torch.func` could not look into them."""
+    kinds = [(layer, type(layer)) for layer in backbone.modules()]
+    hasten(backbone)
+    try:
+        yield
+    finally:
+        for layer, kind in kinds:
+            layer.__class__ = kind
 
 
 class _Rows(torch.autograd.Function):

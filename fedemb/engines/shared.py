@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fedemb.devices import sent
+from fedemb.engines.alone import hastened
 from fedemb.engines.heads import features_by_row, fit_heads, head_loss
 from fedemb.engines.layers import share_no_weights, trained_layers
 from fedemb.engines.rows import as_one_batch, by_client
@@ -122,7 +123,7 @@ def _hooked(
     ]
     flat = as_one_batch(batch)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), hastened(model.backbone):
             features = model.features(model.backbone, flat)
     finally:
         for hook in hooks:

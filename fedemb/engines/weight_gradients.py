@@ -18,6 +18,7 @@ from torch.nn import grad as layer_gradients
 from fedemb.engines.layers import zero_padded
 from fedemb.engines.rows import patches
 from fedemb.engines.tables import embedding, plain_table
+from fedemb.norms import group_norm
 
 Rule: TypeAlias = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Tensor]]
 """(layer, input `[V * B, ...]`, gradient of its output, V) -> gradients `[V, ...]`.
@@ -108,7 +109,8 @@ def _group_norm(
 ) -> dict[str, Tensor]:
     if not isinstance(layer, nn.GroupNorm):
         raise TypeError(type(layer).__name__)
-    product = F.group_norm(inputs, layer.num_groups, eps=layer.eps) * upstream
+    ones, zeros = torch.ones_like(layer.weight), torch.zeros_like(layer.weight)
+    product = group_norm(inputs, layer.num_groups, ones, zeros, layer.eps) * upstream
     rest = tuple(range(2, upstream.dim()))
     weight, bias = product, upstream
     if rest:
