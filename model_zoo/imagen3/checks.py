@@ -129,7 +129,7 @@ def _finite(name: str, found: NDArray[np.generic]) -> NDArray[np.float64]:
     bad = int(np.count_nonzero(~np.isfinite(values)))
     if bad:
         raise UserError(
-            f"{name} has {bad} values that are not finite, of which there is no distance "
-            "or score; leave those rows out, or look where they come from."
+            f"{name} has {bad} values that are not finite, and no distance or score is "
+            "defined then; leave those rows out, or look where they come from."
         )
     return values
