@@ -23,6 +23,7 @@ from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
 from fedemb.stages import Stage
 from model_zoo import registry
+from model_zoo.changes import with_changes
 from model_zoo.system import DataFacts, System, TaskOptions
 from simulations import datasets
 from simulations.config import Configuration, recipe, recipe_names, resolve
@@ -161,7 +162,7 @@ def assemble(configuration: Configuration) -> Assembly:
         amplify=data.amplify,
     )
     configuration = completed(configuration, dataset.num_users)
-    system = registry.get(model.name)
+    system = with_changes(registry.get(model.name), model.changes)
     aggregated = configuration.run.baseline == "dp-fedavg"
     options = TaskOptions(
         head=model.head or ("linear" if aggregated else None),

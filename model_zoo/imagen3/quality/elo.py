@@ -102,9 +102,7 @@ def elo(wins: NDArray[np.floating]) -> NDArray[np.float64]:
             "more; `win_matrix` makes them of ratings."
         )
     if not (np.isfinite(wins).all() and wins.min() >= 0):
-        raise UserError(
-            "wins must be finite numbers of 0 or more: counts or shares."
-        )
+        raise UserError("wins must be finite numbers of 0 or more: counts or shares.")
     count = len(wins)
     smooth = 1e-3 * (1 - np.eye(count)) * (wins.sum() > 0)
     lopsided = (wins.sum(0) == 0) | (wins.sum(1) == 0)
