@@ -1,7 +1,9 @@
 """One mechanism of a system can be switched off without touching the library."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,6 +293,26 @@ def test_changes_of_a_run_are_settings_like_all_others():
     assert (task.losses.center, task.losses.offset) == (0.0, 0.5)
     assert task.network.decoder.rates == (3,)
     assert "changes" not in resolve(named).to_toml()
+
+
+def documented_switches():
+    """(system, switch) of all switches in the table of the zoo's README."""
+    text = Path(registry.__file__).with_name("README.md").read_text(encoding="utf-8")
+    table = text.split("## Without one mechanism")[1].split("## ")[0]
+    system = ""
+    for line in table.splitlines():
+        first, switches = (*line.split("|")[1:3], "", "")[:2]
+        system = first.strip(" `") or system
+        for switch in re.findall(r"`([^`]+=[^`]+)`", switches):
+            yield system, switch
+
+
+def test_every_switch_of_the_table_can_be_set():
+    found = list(documented_switches())
+    assert {"cv_mim", "univrd", "imagen3", "deeplab2"} <= {name for name, _ in found}
+    for system, switch in found:
+        changes = parse_setting(f"model.changes.{switch}")["model"]["changes"]
+        assert stages(system, changes)
 
 
 def test_stages_of_other_systems_are_changed_in_the_same_way():
