@@ -133,7 +133,7 @@ def layered(
     if dataset:
         named.append({"data": {"name": dataset}})
     if model:
-        named.append({"model": {"name": model}})
+        named.append({"model": {"name": _found_anywhere(model)}})
     found = resolve(*recipes, *named, *overrides)
     if found.privacy.noise_multiplier != 0:
         return found
@@ -298,6 +298,12 @@ def configuration_from_toml(text: str) -> Configuration:
     privacy.setdefault("epsilon", None)
     privacy.setdefault("noise_multiplier", None)
     return resolve(layer)
+
+
+def _found_anywhere(model: str) -> str:
+    """The name with the full path of its file, so that a run opens in any folder."""
+    path, in_file, rest = model.partition(".py:")
+    return f"{Path(f'{path}.py').resolve()}:{rest}" if in_file else model
 
 
 def _system_name(model: str) -> str:
