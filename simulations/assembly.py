@@ -23,6 +23,7 @@ from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
 from fedemb.stages import Stage
 from model_zoo import registry
+from model_zoo.changes import with_changes
 from model_zoo.system import DataFacts, System, TaskOptions
 from simulations import datasets
 from simulations.config import Configuration, recipe, recipe_names, resolve
@@ -132,7 +133,7 @@ def layered(
     if dataset:
         named.append({"data": {"name": dataset}})
     if model:
-        named.append({"model": {"name": model}})
+        named.append({"model": {"name": _found_anywhere(model)}})
     found = resolve(*recipes, *named, *overrides)
     if found.privacy.noise_multiplier != 0:
         return found
@@ -161,7 +162,7 @@ def assemble(configuration: Configuration) -> Assembly:
         amplify=data.amplify,
     )
     configuration = completed(configuration, dataset.num_users)
-    system = registry.get(model.name)
+    system = with_changes(registry.get(model.name), model.changes)
     aggregated = configuration.run.baseline == "dp-fedavg"
     options = TaskOptions(
         head=model.head or ("linear" if aggregated else None),
@@ -297,6 +298,12 @@ def configuration_from_toml(text: str) -> Configuration:
     privacy.setdefault("epsilon", None)
     privacy.setdefault("noise_multiplier", None)
     return resolve(layer)
+
+
+def _found_anywhere(model: str) -> str:
+    """The name with the full path of its file, so that a run opens in any folder."""
+    path, in_file, rest = model.partition(".py:")
+    return f"{Path(f'{path}.py').resolve()}:{rest}" if in_file else model
 
 
 def _system_name(model: str) -> str:

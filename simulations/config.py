@@ -20,6 +20,7 @@ from accounting import Sampler
 from fedemb.errors import UserError
 from fedemb.local import LocalTraining
 from fedemb.runner import ENGINES
+from model_zoo.changes import merged
 
 Section = TypeVar("Section")
 
@@ -73,6 +74,7 @@ class ModelConfig:
             system's, mostly 1: the images as they are.
         augment: how they are distorted: `affine` or `affine-colour`.
         always_normalize: embeddings have unit length in training, too.
+        changes: to single mechanisms of the system, see `model_zoo.changes`.
     """
 
     name: str = "small_cnn"
@@ -85,6 +87,7 @@ class ModelConfig:
     views: int | None = None
     augment: str | None = None
     always_normalize: bool = False
+    changes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +308,7 @@ class Configuration:
     run: RunConfig = field(default_factory=RunConfig)
 
     def to_toml(self) -> str:
-        """The resolved configuration; values of None are left out."""
+        """The resolved configuration; None and empty tables are left out."""
         return tomli_w.dumps(_without_none(dataclasses.asdict(self)))
 
 
@@ -322,15 +325,15 @@ def resolve(*layers: Mapping[str, Mapping[str, Any]]) -> Configuration:
         >>> resolve({"run": {"rounds": 5}}, {"run": {"rounds": 7}}).run.rounds
         7
     """
-    merged: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for layer in layers:
         for section, values in layer.items():
-            own = merged.setdefault(section, {})
+            own = found.setdefault(section, {})
             if section == "privacy":
                 _choose_one(own, values)
-            own.update(values)
+            own.update(merged(own, values))
     sections = {f.name: f.type for f in fields(Configuration)}
-    unknown = set(merged) - set(sections)
+    unknown = set(found) - set(sections)
     if unknown:
         raise UserError(
             f"unknown section {sorted(unknown)[0]!r}; sections are "
@@ -338,7 +341,7 @@ def resolve(*layers: Mapping[str, Mapping[str, Any]]) -> Configuration:
         )
     hints = typing.get_type_hints(Configuration)
     return Configuration(
-        **{name: _section(hints[name], name, own) for name, own in merged.items()}
+        **{name: _section(hints[name], name, own) for name, own in found.items()}
     )
 
 
@@ -390,6 +393,8 @@ def parse_setting(text: str) -> dict[str, dict[str, Any]]:
         {'local': {'learning_rate': 0.1}}
         >>> parse_setting("model.head=linear")
         {'model': {'head': 'linear'}}
+        >>> parse_setting("model.changes.losses.center=0.0")
+        {'model': {'changes': {'losses': {'center': 0.0}}}}
     """
     name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
@@ -402,7 +407,9 @@ def parse_setting(text: str) -> dict[str, dict[str, Any]]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    return {section: {key: parsed}}
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    return {section: parsed}
 
 
 def _choose_one(own: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -432,7 +439,8 @@ def _typed(hint: Any, name: str, value: Any) -> Any:
     for option in options:
         if option is float and type(value) in (int, float):
             return float(value)
-        if option is not type(None) and type(value) is option:
+        kind = typing.get_origin(option) or option
+        if option is not type(None) and type(value) is kind:
             return value
         if option is Sampler:
             try:
@@ -448,5 +456,5 @@ def _typed(hint: Any, name: str, value: Any) -> Any:
 
 def _without_none(values: Any) -> Any:
     if isinstance(values, dict):
-        return {k: _without_none(v) for k, v in values.items() if v is not None}
+        return {k: _without_none(v) for k, v in values.items() if v not in (None, {})}
     return values

@@ -1,6 +1,9 @@
 """A trained backbone as ONNX: from prepared tensors to unit-length embeddings."""
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -42,15 +45,16 @@ def onnx_bytes(
     inputs = getattr(task, "exported_inputs", None)
     batch = inputs(pair) if inputs else task.prepare(pair, np.zeros(1, np.uint64))
     names = _read_by_embed(task, backbone, batch)
-    program = torch.onnx.export(
-        _Embedding(task, backbone, names).eval(),
-        tuple(batch[name] for name in names),
-        input_names=names,
-        output_names=["embedding"],
-        dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in names),),
-        dynamo=True,
-        verbose=False,
-    )
+    with _silent_exporter():
+        program = torch.onnx.export(
+            _Embedding(task, backbone, names).eval(),
+            tuple(batch[name] for name in names),
+            input_names=names,
+            output_names=["embedding"],
+            dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in names),),
+            dynamo=True,
+            verbose=False,
+        )
     model: Any = program.model_proto  # type: ignore[union-attr]
     fixed = [given.name for given in model.graph.input if not _grows(given)]
     if fixed:
@@ -62,6 +66,20 @@ def onnx_bytes(
     onnx.helper.set_model_props(model, {"privacy_statement": statement})
     content: bytes = model.SerializeToString()
     return content
+
+
+@contextmanager
+def _silent_exporter() -> Iterator[None]:
+    """Without what torch's exporter tells its own developers."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _grows(given: Any) -> bool:

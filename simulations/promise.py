@@ -54,6 +54,11 @@ def make_promise(configuration: Configuration, num_users: int) -> Promise:
     configuration = completed(configuration, num_users)
     privacy, run = configuration.privacy, configuration.run
     population = privacy.population or num_users
+    if population < 2:
+        raise UserError(
+            f"population={population}: nobody is hidden among one user alone; use data "
+            "of two users or more, or --users and --user-column to make more of it."
+        )
     if population < num_users:
         raise UserError(
             f"population={population} is smaller than the {num_users} users of the "

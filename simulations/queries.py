@@ -42,7 +42,7 @@ def _read(path: Path, like: Fields) -> Fields:
     if len(shape) not in (3, 4) or shape[-1] not in (1, 3):
         raise UserError(
             f"{path} is not an .npz file; this run was trained on {name} of shape "
-            f"{shape}: give .npz files with arrays named {', '.join(like)}."
+            f"{shape}: give .npz files with {_wanted(like)}."
         )
     try:
         picture = decode(path, (shape[-3], shape[-2]), shape[-1])
@@ -61,14 +61,16 @@ def _arrays(path: Path, like: Fields) -> dict[str, NDArray[np.generic]]:
         raise UserError(f"{path} cannot be read as .npz: {error}.") from error
     first = next(iter(like))
     if first not in found:
-        raise UserError(
-            f"{path} has no array {first!r}; arrays must be named {', '.join(like)}."
-        )
+        raise UserError(f"{path} has no array {first!r}; it needs {_wanted(like)}.")
     for name, values in found.items():
         if values.shape[1:] != like[name].shape[1:]:
             raise UserError(
-                f"{path}: {name} has rows of shape {values.shape[1:]}, the run was "
-                f"trained on {like[name].shape[1:]}."
+                f"{path}: {name} has the shape {values.shape}, and the run was trained "
+                f"on {_shown(like[name])}: one row per example, even for one alone."
+            )
+        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
+            raise UserError(
+                f"{path}: {name} has values that are not finite; leave those rows out."
             )
         if len(values) != len(found[first]):
             raise UserError(
@@ -76,6 +78,17 @@ def _arrays(path: Path, like: Fields) -> dict[str, NDArray[np.generic]]:
                 f"{len(found[first])}; every array needs one row per example."
             )
     return found
+
+
+def _wanted(like: Fields) -> str:
+    """The array that an `.npz` file must have, and those that it may have."""
+    first, *others = like
+    more = f"; {', '.join(others)} if there are any" if others else ""
+    return f"an array {first!r} {_shown(like[first])}{more}"
+
+
+def _shown(values: NDArray[np.generic]) -> str:
+    return f"[n, {', '.join(map(str, values.shape[1:]))}]"
 
 
 def _blanks(found: Fields, like: Fields) -> Fields:

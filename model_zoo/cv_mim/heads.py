@@ -94,7 +94,10 @@ class MutualInformationHead(nn.Module):
     def terms(self, views: Views) -> dict[str, Tensor]:
         """The weighted terms by name."""
         summary = self.subencoder(views.hidden, views.words)
-        found = {"representation": self._representation(views, summary)}
+        found = {}
+        if self.sizes.representation_weight:
+            kept = self._representation(views, summary)
+            found["representation"] = self.sizes.representation_weight * kept
         if self.sizes.algorithm == "infomax":
             found["cross_view"] = self._cross_fused(views, summary)
             return found
@@ -157,13 +160,16 @@ class MutualInformationHead(nn.Module):
         """Pose and view code share nothing, nor do the view codes of two cameras."""
         if self.sizes.disentangle_weight == 0:
             return {}
+        own, other = self.sizes.intra_weight, 2 * self.sizes.inter_weight
         pairs = (
-            (self.intra, views.pose[:, 0], views.view[:, 0], views.alike(0), 1.0),
-            (self.intra, views.pose[:, 1], views.view[:, 1], views.alike(1), 1.0),
-            (self.inter, views.view[:, 0], views.view[:, 1], views.alike_3d, 2.0),
+            (self.intra, views.pose[:, 0], views.view[:, 0], views.alike(0), own),
+            (self.intra, views.pose[:, 1], views.view[:, 1], views.alike(1), own),
+            (self.inter, views.view[:, 0], views.view[:, 1], views.alike_3d, other),
         )
         shared, unlikely = views.pose.new_zeros(()), views.pose.new_zeros(())
         for estimator, x, y, alike, factor in pairs:
+            if factor == 0:
+                continue
             mean, logvar = frozen(estimator, x).chunk(2, dim=-1)
             bound = bounds.club(mean, logvar, y, alike, views.weight)
             shared = shared + factor * bound

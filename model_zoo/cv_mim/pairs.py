@@ -167,6 +167,27 @@ def motions(
     return pose3d, keypoints
 
 
+def refuse_missing_joints(fields: Mapping[str, NDArray[np.generic]]) -> None:
+    """Nothing, if every joint of every motion has a place.
+
+    Training needs no such check: an update that is not finite counts as zero.
+
+    Raises:
+        UserError: how many motions have joints that are not finite, and the first.
+    """
+    for name, values in zip(("pose3d", "keypoints"), motions(fields), strict=True):
+        if values is None:
+            continue
+        whole = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        bad = np.flatnonzero(~whole)
+        if len(bad):
+            raise UserError(
+                f"{len(bad)} of {len(values)} held-out motions have joints in the "
+                f"field {name} that are not finite, the first in row {bad[0]}; fill in "
+                "missing joints from neighbouring frames, or leave those motions out."
+            )
+
+
 def first_view(fields: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
     """Motions as the first camera saw them, `[n, T, 13, 2]`, y downwards.
 

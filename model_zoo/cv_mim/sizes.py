@@ -4,6 +4,14 @@ from dataclasses import dataclass
 
 from fedemb.errors import UserError
 
+_WEIGHTS = {
+    "disentangle": ("representation", "view", "prior", "disentangle", "intra", "inter"),
+    "align": ("representation", "view"),
+    "infomax": ("representation", "view"),
+    "autoencoder": (),
+}
+"""Which weights the loss of an algorithm has."""
+
 ALGORITHMS = ("disentangle", "align", "infomax", "autoencoder")
 FUSIONS = ("moe", "poe", "cat")
 
@@ -23,16 +31,21 @@ class Sizes:
         blocks: residual blocks.
         dropout: share of units to drop in training.
         gaussian: codes are Gaussian (mean and log-variance).
+        representation_weight: of the term by which codes keep all that a pose shows;
+            0 leaves it out.
         view_weight: w_v, of the cross-view term.
         prior_weight: of the adversarial match to a uniform prior; 0 leaves it out.
         disentangle_weight: of the intra- and inter-view bounds; 0 leaves them out.
+        intra_weight: of the bound within a view alone, times `disentangle_weight`.
+        inter_weight: of the bound between views alone, likewise.
         kl_weight: of the divergence of Gaussian codes.
         max_mpjpe_2d: normalised 2D poses no farther apart count as positive pairs of
             the representation term; None takes the diagonal.
         max_mpjpe_3d: the same for aligned 3D poses and the cross-view term.
 
     Raises:
-        UserError: for unknown names or numbers out of range.
+        UserError: for unknown names, numbers out of range, or a weight of a term that
+            the algorithm does not have.
     """
 
     algorithm: str = "disentangle"
@@ -43,9 +56,12 @@ class Sizes:
     blocks: int = 2
     dropout: float = 0.25
     gaussian: bool = False
+    representation_weight: float = 1.0
     view_weight: float = 5.0
     prior_weight: float = 1.0
     disentangle_weight: float = 0.5
+    intra_weight: float = 1.0
+    inter_weight: float = 1.0
     kl_weight: float = 1.0
     max_mpjpe_2d: float | None = None
     max_mpjpe_3d: float | None = None
@@ -61,6 +77,7 @@ class Sizes:
             )
         if min(self.hidden, self.pose_dim, self.blocks) < 1:
             raise UserError("hidden, pose_dim and blocks must be at least 1.")
+        self._check_weights()
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout} must be in [0, 1).")
         split = self.algorithm != "align"
@@ -69,6 +86,19 @@ class Sizes:
                 f"fusion={self.fusion!r} needs pose_dim={self.pose_dim} to equal "
                 f"view_dim={self.view_dim}; use fusion='cat' or equal sizes."
             )
+
+    def _check_weights(self) -> None:
+        for name in _WEIGHTS["disentangle"]:
+            value = getattr(self, f"{name}_weight")
+            if not 0 <= value < float("inf"):
+                raise UserError(f"{name}_weight={value} must be 0 or more, and finite.")
+            usual = type(self).__dataclass_fields__[f"{name}_weight"].default
+            if value != usual and name not in _WEIGHTS[self.algorithm]:
+                raise UserError(
+                    f"{name}_weight={value} does not apply to algorithm="
+                    f"{self.algorithm!r}, whose loss has no such term; leave it at "
+                    f"{usual}, or use algorithm='disentangle'."
+                )
 
     @property
     def view_codes(self) -> int:

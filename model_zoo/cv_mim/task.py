@@ -28,7 +28,12 @@ from model_zoo.cv_mim.heads import (
     Views,
     fresh_values,
 )
-from model_zoo.cv_mim.pairs import Pairs, by_group, first_view
+from model_zoo.cv_mim.pairs import (
+    Pairs,
+    by_group,
+    first_view,
+    refuse_missing_joints,
+)
 from model_zoo.cv_mim.sizes import Sizes
 
 
@@ -153,10 +158,14 @@ class CrossViewTask:
 
         `model_zoo.cv_mim.evaluation.cross_view_metrics` says which; beside them the
         identity metrics of embedded motions, whose identity is the action.
+
+        Raises:
+            UserError: for motions with joints that are not finite.
         """
         from fedemb.metrics import identity_metrics
         from model_zoo.cv_mim.evaluation import cross_view_metrics
 
+        refuse_missing_joints(examples.fields)
         metrics = cross_view_metrics(backbone, self.sizes.pose_dim, examples)
         if "label" in examples.fields:
             embedded = embed_all(self, backbone, examples)

@@ -1,5 +1,6 @@
 """From captions or labels to what a denoiser is told, with "nothing" among it."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,21 @@ def text_fields(texts: Texts, kept: NDArray[np.bool_], empty: Texts) -> Batch:
         "seen": torch.where(keep[:, None], texts.seen, empty.seen),
         "pooled": pooled(torch.where(keep[:, None], texts.vector, empty.vector)),
     }
+
+
+def only(texts: Texts, empty: Texts, ways: Sequence[str]) -> Texts:
+    """Texts of which only `tokens`, only the `pooled` vector or neither is told.
+
+    The rest is that of the empty text, which stands for no text.
+    """
+    rows = len(texts.vector)
+    tokens, seen, vector = (
+        value.expand(rows, *value.shape[1:])
+        for value in (empty.tokens, empty.seen, empty.vector)
+    )
+    if "tokens" in ways:
+        tokens, seen = texts.tokens, texts.seen
+    return Texts(tokens, seen, texts.vector if "pooled" in ways else vector)
 
 
 def text_condition(texts: Texts, device: torch.device) -> Condition:

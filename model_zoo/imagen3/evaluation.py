@@ -1,5 +1,6 @@
 """What `fedemb` reports of a denoiser: how well it denoises, listens and paints."""
 
+import math
 from dataclasses import replace
 from typing import cast
 
@@ -62,7 +63,8 @@ def generation(
         `fd_eye` and `cmmd_eye`: Frechet distance and CMMD between generated and true
         pictures (lower is better; small samples bias them upwards); `alignment`: mean
         cosine, times 100, of pictures and their captions; `alignment_gap`: that minus
-        the same for other rows' captions. For super-resolution: `refined`, 1 - squared
+        the same for other rows' captions. Of one picture alone, distances and gap are
+        nan. For super-resolution: `refined`, 1 - squared
         error / squared error of plain bilinear enlargement.
     """
     part = spread(examples, _PICTURES)
@@ -83,6 +85,9 @@ def generation(
     score = 100 * (seen * words).sum(1).clamp(min=0)
     wrong = 100 * (seen * words.roll(len(words) // 2, 0)).sum(1).clamp(min=0)
     known = models.look(true)
+    if len(part) < 2:
+        undefined = dict.fromkeys(("fd_eye", "cmmd_eye", "alignment_gap"), math.nan)
+        return {"alignment": float(score.mean())} | undefined
     return {
         "fd_eye": frechet_distance(seen.numpy(), known.numpy()),
         "cmmd_eye": cmmd(seen.numpy(), known.numpy()),

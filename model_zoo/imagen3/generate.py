@@ -24,7 +24,7 @@ def generate(
     prompts: Sequence[str] | NDArray[np.str_],
     *,
     seed: int = 0,
-    guidance: float = 3.0,
+    guidance: float | None = None,
     steps: int = 20,
     sampler: str | None = None,
     small: Tensor | None = None,
@@ -36,7 +36,7 @@ def generate(
         backbone: the denoiser.
         prompts: one per picture; empty ones tell nothing.
         seed: of the noise that sampling starts from.
-        guidance: weight of classifier-free guidance; 1 is none.
+        guidance: weight of classifier-free guidance; 1 is none, None the task's.
         steps: evaluations of the denoiser (twice as many with guidance).
         sampler: `euler` (of the flow objective alone) or `ddim`; None is the first that
             the objective allows.
@@ -60,12 +60,12 @@ def generate(
     beside = None
     if small is not None:
         beside = enlarged_latents(task.models, small.cpu(), task.coarse).to(device)
-    told = text_condition(task.models.words(prompts), device)
+    told = text_condition(task.heard(task.models.words(prompts)), device)
     empty = task.unconditional(len(prompts), noise)
     predict = guided(
         _denoiser(task, backbone, told, beside),
         _denoiser(task, backbone, empty, beside),
-        guidance,
+        task.guidance if guidance is None else guidance,
     )
     if sampler == "euler":
         latents = euler(predict, noise, steps)

@@ -23,15 +23,22 @@ from fedemb.identity import embed_all, pixels
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.imagen3 import variance
 from model_zoo.imagen3.condition import Condition
-from model_zoo.imagen3.conditions import empty_text, no_label, nothing, text_fields
+from model_zoo.imagen3.conditions import (
+    empty_text,
+    no_label,
+    nothing,
+    only,
+    text_fields,
+)
 from model_zoo.imagen3.dit import DiT, DiTShape
 from model_zoo.imagen3.heads import NoHead, TextHead
-from model_zoo.imagen3.objectives import Diffusion, Flow, Objective
-from model_zoo.imagen3.public import PublicModels, PublicShape, public_models
+from model_zoo.imagen3.objectives import TIMES, Diffusion, Flow, Objective
+from model_zoo.imagen3.public import PublicModels, PublicShape, Texts, public_models
 from model_zoo.imagen3.responsibility.filtering import row_weights
 from model_zoo.imagen3.unet import UNet, UNetShape
 
 HEADS = ("class-means", "text", "none")
+TEXT_BY = ("tokens", "pooled")
 PROBE_TIME = 261.0
 """Time of the noise under which pictures are embedded (Tang et al., 2306.03881)."""
 PROBE_DRAWS = 8
@@ -54,6 +61,12 @@ class LatentDiffusionTask:
         alignment: weight of the head's loss.
         drop: share of rows that train without their condition.
         layer: depth at which embeddings are taken, as a share.
+        probe_time: time of the noise under which they are taken, in (0, 1000).
+        guidance: weight of classifier-free guidance in pictures that evaluation makes;
+            1 is none.
+        text_by: ways by which a text reaches the denoiser: `tokens`, which it attends
+            to, and `pooled`, the text's vector beside the time. What is left out is
+            that of the empty text.
         temperature: of the head.
         coarse: side of a picture over that of the small picture which the denoiser is
             shown beside the noise, for super-resolution; 1 shows none.
@@ -62,8 +75,8 @@ class LatentDiffusionTask:
         name: for reports.
 
     Raises:
-        UserError: for an unknown head, a share outside [0, 1], or channels that do not
-            fit.
+        UserError: for an unknown head or way of the text, a number out of range, or
+            channels that do not fit.
     """
 
     denoiser: DiTShape | UNetShape
@@ -75,6 +88,9 @@ class LatentDiffusionTask:
     alignment: float = 0.1
     drop: float = 0.1
     layer: float = 0.6
+    probe_time: float = PROBE_TIME
+    guidance: float = 3.0
+    text_by: tuple[str, ...] = TEXT_BY
     temperature: float = 0.1
     coarse: int = 1
     filtered: bool = True
@@ -89,6 +105,15 @@ class LatentDiffusionTask:
             raise UserError(
                 f"drop={self.drop} must be in [0, 1], layer={self.layer} in (0, 1] and "
                 f"coarse={self.coarse} at least 1."
+            )
+        if not 0 < self.probe_time < TIMES or not 0 <= self.guidance < float("inf"):
+            raise UserError(
+                f"probe_time={self.probe_time} must be between 0 (data) and {TIMES} "
+                f"(noise), and guidance={self.guidance} 0 or more, where 1 is none."
+            )
+        if not set(self.text_by) <= set(TEXT_BY):
+            raise UserError(
+                f"text_by={self.text_by} must name ways of {', '.join(TEXT_BY)}."
             )
         shape, latents = self.denoiser, self.latents
         if shape.channels != latents * (1 + (self.coarse > 1)):
@@ -172,7 +197,7 @@ class LatentDiffusionTask:
             "target": self.objective.target(latent, noise, time),
         }
         if self.head != "none":
-            probed = torch.full_like(time, PROBE_TIME)
+            probed = torch.full_like(time, self.probe_time)
             batch["probe"] = self.objective.noised(latent, other, probed)
         if self.filtered:
             batch["weight"] = torch.from_numpy(row_weights(examples))
@@ -186,14 +211,23 @@ class LatentDiffusionTask:
             known = torch.from_numpy(kept) & (label < classes)
             return {"told": torch.where(known, label, classes)}
         texts = self.models.words(cast(NDArray[np.str_], examples.fields["caption"]))
-        fields = text_fields(texts, kept, empty_text(self.public, self.weights))
+        fields = text_fields(self.heard(texts), kept, self.no_text)
         return fields | ({"caption": texts.vector} if self.head == "text" else {})
+
+    @property
+    def no_text(self) -> Texts:
+        """The empty text `[1, ...]`."""
+        return empty_text(self.public, self.weights)
+
+    def heard(self, texts: Texts) -> Texts:
+        """What of encoded texts reaches the denoiser, by the ways of `text_by`."""
+        return only(texts, self.no_text, self.text_by)
 
     def unconditional(self, rows: int, like: Tensor) -> Condition:
         """The condition of `rows` rows that are told nothing."""
         if self.denoiser.classes is not None:
             return no_label(self.denoiser.classes, rows, like)
-        return nothing(empty_text(self.public, self.weights), rows, like)
+        return nothing(self.no_text, rows, like)
 
     def features(self, backbone: nn.Module, batch: Batch) -> Features:
         """`prediction` `[B, C, h, w]`, and `inner` `[B, D]` of what is told nothing."""
@@ -242,7 +276,7 @@ class LatentDiffusionTask:
         draws = probes(latent.shape[1:]).to(latent)
         total = latent.new_zeros(latent.shape[0], self.denoiser.features)
         for noise in draws.unbind():
-            time = torch.full_like(latent[:, 0, 0, 0], PROBE_TIME)
+            time = torch.full_like(latent[:, 0, 0, 0], self.probe_time)
             noisy = self.objective.noised(latent, noise.expand_as(latent), time)
             shown = self._shown(noisy, batch)
             total = total + self._inner(cast(DiT | UNet, backbone), shown)
@@ -288,7 +322,7 @@ class LatentDiffusionTask:
         return found
 
     def _inner(self, denoiser: DiT | UNet, shown: Tensor) -> Tensor:
-        time = torch.full_like(shown[:, 0, 0, 0], PROBE_TIME)
+        time = torch.full_like(shown[:, 0, 0, 0], self.probe_time)
         told = self.unconditional(shown.shape[0], shown)
         return denoiser.inner(shown, time, told, self.layer).mean(1)
 

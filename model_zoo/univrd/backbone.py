@@ -61,6 +61,9 @@ class UniVRD(nn.Module):
         templates: prompts of names; each name has one embedding per prompt.
         queries: M, relation queries.
         decoder_layers: of the decoder.
+        bare_phrases: relations are asked for by their three names alone.
+        learned: the banks do not come from the text tower but are vectors that are
+            learned and aggregated, one per name and phrase, as numbers of classes are.
     """
 
     object_bank: Tensor
@@ -75,6 +78,8 @@ class UniVRD(nn.Module):
         *,
         queries: int,
         decoder_layers: int,
+        bare_phrases: bool = False,
+        learned: bool = False,
     ) -> None:
         super().__init__()
         self.image = ImageTower(shape)
@@ -90,8 +95,18 @@ class UniVRD(nn.Module):
         )
         self.text = TextTower(shape.text())
         self._tokenizer, self._length = tokenizer, shape.text_length
-        self._prompts, self._phrases = space.prompts(templates), space.phrases()
+        self._prompts = space.prompts(templates)
+        self._phrases = space.phrases(bare=bare_phrases)
         self._templates = len(templates)
+        self._learned = learned
+        if learned:
+            for name, count in (
+                ("object_bank", (len(self._prompts), 1)),
+                ("relation_bank", (len(self._phrases),)),
+            ):
+                vectors = unit_rows(torch.randn(*count, shape.embedding_dim))
+                self.register_parameter(name, nn.Parameter(vectors))
+            return
         for name in ("object_bank", "relation_bank"):
             self.register_buffer(name, torch.empty(0), persistent=False)
         self.refresh_banks()

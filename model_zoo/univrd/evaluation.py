@@ -24,6 +24,7 @@ _PICTURES = 64  # at a time
 _RECALLED = (20, 50, 100)  # triplets of a picture
 
 
+@torch.no_grad()
 def evaluate(
     model: UniVRD,
     names: LogitScaling,
@@ -31,6 +32,7 @@ def evaluate(
     space: LabelSpace,
     rows: Annotated,
     labels: NDArray[np.int64],
+    suppression: float = 0.7,
 ) -> dict[str, float]:
     """All metrics of held-out pictures.
 
@@ -44,6 +46,7 @@ def evaluate(
         space: names and phrases.
         rows: annotated pictures.
         labels: identities `[n]`, for the relation embeddings.
+        suppression: threshold of the pair-wise suppression; 1 keeps all triplets.
 
     Returns:
         `relation_map` (HICO-DET's AP), `mean_recall_at_20` and `_50` and `_100` (Visual
@@ -53,7 +56,8 @@ def evaluate(
     pieces = [_look(model, rows.image[i : i + _PICTURES]) for i in _starts(rows)]
     instances = Instances(*_joined([piece[0] for piece in pieces]))
     relations = Relations(*_joined([piece[1] for piece in pieces]))
-    result = _relation_metrics(model, phrases, space, rows, instances, relations)
+    seen = (rows, instances, relations)
+    result = _relation_metrics(model, phrases, space, *seen, suppression)
     result["detection_map"] = _detection_map(model, names, space, rows, instances)
     embedded = relation_embedding(relations, model.relation_bank)
     return result | identity_metrics(embedded.float().cpu(), labels)
@@ -66,6 +70,7 @@ def _relation_metrics(
     rows: Annotated,
     instances: Instances,
     relations: Relations,
+    suppression: float,
 ) -> dict[str, float]:
     """MAP over phrases and mean recall over predicates, each source by its phrases."""
     found: list[Triplets] = []
@@ -80,6 +85,7 @@ def _relation_metrics(
             model.relation_bank[torch.from_numpy(allowed)],
             phrases,
             top=max(_RECALLED),
+            threshold=suppression,
         )
         picture, label = here[some.picture], allowed[some.label]
         found.append(replace(some, picture=picture, label=label))

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model_zoo.univrd.focal import Focal
 from model_zoo.univrd.geometry import corners, overlaps
 
-ALPHA, GAMMA = 0.3, 2.0
+ALPHA, GAMMA = Focal().alpha, Focal().gamma
 
 
 def focal_sigmoid(
@@ -46,7 +47,9 @@ def focal_softmax(logits: Tensor, gamma: float = GAMMA) -> Tensor:
     return -((1 - log_chance.exp()) ** gamma) * log_chance
 
 
-def focal_cost(logits: Tensor, alpha: float = ALPHA, gamma: float = GAMMA) -> Tensor:
+def focal_cost(
+    logits: Tensor, alpha: float | None = ALPHA, gamma: float = GAMMA
+) -> Tensor:
     """What it costs to call each logit positive rather than negative; same shape."""
     ones = torch.ones_like(logits)
     return focal_sigmoid(logits, ones, alpha, gamma) - focal_sigmoid(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from model_zoo.univrd.focal import Focal
 from model_zoo.univrd.losses import (
     box_cost,
     box_loss,
@@ -12,9 +13,16 @@ from model_zoo.univrd.losses import (
 )
 from model_zoo.univrd.matching import match
 
+_FOCAL = Focal()
+
 
 def matched_tokens(
-    logits: Tensor, boxes: Tensor, truth: Tensor, wanted: Tensor, present: Tensor
+    logits: Tensor,
+    boxes: Tensor,
+    truth: Tensor,
+    wanted: Tensor,
+    present: Tensor,
+    focal: Focal = _FOCAL,
 ) -> Tensor:
     """One-hot tokens `[B, n, N]` that answer for n objects.
 
@@ -26,8 +34,10 @@ def matched_tokens(
         truth: boxes `[B, n, 4]`.
         wanted: multi-hot names `[B, n, Q]`.
         present: `[B, n]`, 0 for padding.
+        focal: constants of the cost.
     """
-    named = wanted @ focal_cost(logits).transpose(-1, -2)
+    cost = focal_cost(logits, focal.alpha, focal.gamma)
+    named = wanted @ cost.transpose(-1, -2)
     return match(named + box_cost(boxes, truth), present)
 
 
@@ -38,6 +48,7 @@ def detection_loss(
     wanted: Tensor,
     present: Tensor,
     asked: Tensor,
+    focal: Focal = _FOCAL,
 ) -> Tensor:
     """Focal classification of all tokens, and boxes of the matched ones, `[B]`.
 
@@ -45,9 +56,10 @@ def detection_loss(
     without an object is a negative for the names that are asked for (`asked`
     `[B, Q]`), and for nothing else.
     """
-    chosen = matched_tokens(logits, boxes, truth, wanted, present)
+    chosen = matched_tokens(logits, boxes, truth, wanted, present, focal)
     targets = (chosen.transpose(-1, -2) @ wanted).clamp(max=1)
-    named = focal_sigmoid(logits, targets) * asked[:, None, :]
+    named = focal_sigmoid(logits, targets, focal.alpha, focal.gamma)
+    named = named * asked[:, None, :]
     found = chosen @ boxes
     placed = box_loss(found, truth) * present
     objects = present.sum(1).clamp(min=1)
@@ -80,6 +92,7 @@ def relation_loss(
     wanted: Tensor,
     present: Tensor,
     asked: Tensor,
+    focal: Focal = _FOCAL,
 ) -> Tensor:
     """Focal classification plus pointing at subject and object, `[B]`.
 
@@ -94,13 +107,16 @@ def relation_loss(
         wanted: multi-hot phrases `[B, r, Q]`.
         present: `[B, r]`.
         asked: `[B, Q]`.
+        focal: constants of the losses.
     """
     pointing = sum(
-        target @ focal_softmax(logit).transpose(-1, -2)
+        target @ focal_softmax(logit, focal.gamma).transpose(-1, -2)
         for logit, target in zip(pointers, targets, strict=True)
     )  # [B, r, M]
-    cost = wanted @ focal_cost(logits).transpose(-1, -2) + pointing
+    named = focal_cost(logits, focal.alpha, focal.gamma)
+    cost = wanted @ named.transpose(-1, -2) + pointing
     chosen = match(cost, present)
     labels = (chosen.transpose(-1, -2) @ wanted).clamp(max=1)
-    named = (focal_sigmoid(logits, labels) * asked[:, None, :]).sum((1, 2))
+    named = focal_sigmoid(logits, labels, focal.alpha, focal.gamma)
+    named = (named * asked[:, None, :]).sum((1, 2))
     return (named + (chosen * pointing).sum((1, 2))) / logits.shape[1]

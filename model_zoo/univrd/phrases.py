@@ -27,6 +27,9 @@ TEMPLATES = (
 )
 """The seven prompts that Radford et al. (2021) found to be enough of their 80."""
 
+BARE = ("{}",)
+"""A name as it is, without a prompt around it."""
+
 _PREPOSITIONS = (
     "above below under over inside outside within beside near behind around against at",
     "along across between beyond by for from in left right next of on onto through to",
@@ -78,6 +81,16 @@ def phrase(subject: str, verb: str, target: str) -> str:
         'a person riding an elephant'
     """
     return f"{_article(subject)} {gerund(verb)} {_article(target)}"
+
+
+def bare_phrase(subject: str, verb: str, target: str) -> str:
+    """The three names of a relation, and nothing around them.
+
+    Example:
+        >>> bare_phrase("person", "look_at", "elephant")
+        'person look at elephant'
+    """
+    return f"{subject} {verb} {target}".replace("_", " ")
 
 
 def _article(noun: str) -> str:
@@ -168,10 +181,11 @@ class LabelSpace:
         table[tuple(self.triplets.T)] = np.arange(len(self.triplets))
         return table
 
-    def phrases(self) -> list[str]:
-        """The prompts of `triplets`, in order."""
+    def phrases(self, *, bare: bool = False) -> list[str]:
+        """The prompts of `triplets`, in order; or bare, the three names in a row."""
+        make = bare_phrase if bare else phrase
         return [
-            phrase(self.objects[s], self.predicates[p], self.objects[o])
+            make(self.objects[s], self.predicates[p], self.objects[o])
             for s, p, o in self.triplets
         ]
 

@@ -32,6 +32,8 @@ def make_backbone(
     queries: int,
     decoder_layers: int,
     public: bool,
+    bare_phrases: bool = False,
+    learned: bool = False,
 ) -> UniVRD:
     """A new backbone, with the public towers if they are asked for.
 
@@ -45,6 +47,8 @@ def make_backbone(
         templates,
         queries=queries,
         decoder_layers=decoder_layers,
+        bare_phrases=bare_phrases,
+        learned=learned,
     )
     if public and not model.text.token.weight.is_meta:
         load_public(model, shape.grid)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
 from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.univrd.augment import Augmentation
+from model_zoo.univrd.focal import Focal
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -24,11 +26,23 @@ class RelationStages:
         decoder_layers: of the decoder.
         name_queries: negatives among names, per picture.
         phrase_queries: negatives among phrases, per picture.
-        augmentation: arguments of `Augmentation`.
+        augmentation: crops, flips and mosaics.
         public: whether to start from the public towers that the zoo ships.
         detector: backbone parameters that the first stage trains.
         relations: those that the second stage trains.
         share: of the rounds, for the first stage.
+        name_prompts: whether names stand in prompts; otherwise they are bare.
+        phrase_prompts: whether phrases are sentences; otherwise three names in a row.
+        classifiers: `texts`, or `ids`: a learned vector per name and phrase, which
+            knows no synonyms. It is aggregated like the rest of the backbone.
+        focal: constants of the losses.
+        suppression: threshold of the pair-wise suppression of triplets, in (0, 1]; 1
+            keeps all.
+        decoupled: whether the detector is trained before the relations; otherwise both
+            at once, in one stage.
+
+    Raises:
+        UserError: for other classifiers, or a threshold or share out of range.
     """
 
     shape: Mapping[str, int]
@@ -36,11 +50,26 @@ class RelationStages:
     decoder_layers: int = 6
     name_queries: int = 50
     phrase_queries: int = 50
-    augmentation: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     public: bool = False
     detector: str = "names:image.*,merged_norm.*,class_head.*,box_head.*"
     relations: str = "names:decoder.*"
     share: float = 0.5
+    name_prompts: bool = True
+    phrase_prompts: bool = True
+    classifiers: str = "texts"
+    focal: Focal = field(default_factory=Focal)
+    suppression: float = 0.7
+    decoupled: bool = True
+
+    def __post_init__(self) -> None:
+        if self.classifiers not in ("texts", "ids"):
+            raise UserError(f"classifiers={self.classifiers!r} must be texts or ids.")
+        if not 0 < self.suppression <= 1 or not 0 < self.share < 1:
+            raise UserError(
+                f"suppression={self.suppression} must be in (0, 1], where 1 keeps all "
+                f"triplets, and share={self.share} between 0 and 1."
+            )
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """A detector and a relationship decoder over the names of the data.
@@ -50,10 +79,9 @@ class RelationStages:
                 names, or an option that texts as classifiers leave no room for.
         """
         from fedemb.stages import Stage
-        from model_zoo.univrd.augment import Augmentation
-        from model_zoo.univrd.phrases import TEMPLATES, LabelSpace
+        from model_zoo.univrd.phrases import BARE, TEMPLATES, LabelSpace
         from model_zoo.univrd.public import make_backbone, tokenizer
-        from model_zoo.univrd.tasks import DetectionTask, RelationTask
+        from model_zoo.univrd.tasks import DetectionTask, OneStageTask, RelationTask
         from model_zoo.univrd.towers import DualShape
 
         facts = data.example_shape
@@ -76,32 +104,49 @@ class RelationStages:
             sizes["embedding_dim"] = options.embedding_dim
         shape = DualShape(**sizes)
         space = LabelSpace.of(data.vocabularies)
+        learned = self.classifiers == "ids"
+        templates = TEMPLATES if self.name_prompts and not learned else BARE
         arguments: dict[str, Any] = {
             "backbone": partial(
                 make_backbone,
                 shape,
                 space,
                 tokenizer(),
-                TEMPLATES,
+                templates,
                 queries=self.queries,
                 decoder_layers=self.decoder_layers,
                 public=self.public,
+                bare_phrases=not self.phrase_prompts,
+                learned=learned,
             ),
             "width": shape.width,
             "num_classes": data.num_classes,
             "space": space,
-            "templates": len(TEMPLATES),
+            "templates": len(templates),
             "name_queries": self.name_queries,
             "phrase_queries": self.phrase_queries,
-            "augmentation": Augmentation(**self.augmentation),
+            "augmentation": self.augmentation,
+            "focal": self.focal,
+            "suppression": self.suppression,
         }
+        names = _also(self.detector, "object_bank") if learned else self.detector
+        phrases = _also(self.relations, "relation_bank") if learned else self.relations
+        chosen = options.trainable
+        if not self.decoupled:
+            task = OneStageTask(name="univrd-one-stage", **arguments)
+            both = _also(names, phrases.removeprefix("names:"))
+            return (Stage("both", task, 1.0, chosen or both),)
         first = DetectionTask(name="univrd-detector", **arguments)
         second = RelationTask(name="univrd-relations", **arguments)
-        chosen = options.trainable
         return (
-            Stage("detector", first, self.share, chosen or self.detector),
-            Stage("relations", second, 1 - self.share, chosen or self.relations),
+            Stage("detector", first, self.share, chosen or names),
+            Stage("relations", second, 1 - self.share, chosen or phrases),
         )
+
+
+def _also(selection: str, more: str) -> str:
+    """A selection with more parameters; `all` has them already."""
+    return f"{selection},{more}" if selection.startswith("names:") else "all"
 
 
 def _clip(patch: int, side: int, width: int, layers: int, text: int) -> dict[str, int]:
@@ -185,7 +230,7 @@ UNIVRD = System(
                 queries=20,
                 decoder_layers=2,
                 phrase_queries=30,
-                augmentation={"mosaics": (0.6, 0.4), "least_crop": 0.7},
+                augmentation=Augmentation(mosaics=(0.6, 0.4), least_crop=0.7),
                 public=True,
                 share=4 / 9,
                 detector="names:image.blocks.1.*,image.norm_after.*,merged_norm.*,"

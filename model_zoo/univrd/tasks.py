@@ -17,6 +17,7 @@ from model_zoo.constant_head import ConstantHead
 from model_zoo.univrd.augment import Annotated, Augmentation, augmented
 from model_zoo.univrd.backbone import UniVRD
 from model_zoo.univrd.evaluation import evaluate
+from model_zoo.univrd.focal import Focal
 from model_zoo.univrd.heads import LogitScaling, masked, similarity
 from model_zoo.univrd.inference import relation_embedding
 from model_zoo.univrd.objectives import (
@@ -62,6 +63,8 @@ class _SceneTask(ConstantHead):
         name_queries: negatives per picture, beside the names in it.
         phrase_queries: likewise for phrases.
         augmentation: crops, flips and mosaics; inside one virtual client.
+        focal: constants of the losses and of the costs of matching.
+        suppression: threshold of the pair-wise suppression in evaluation; 1 keeps all.
     """
 
     name: str
@@ -73,6 +76,8 @@ class _SceneTask(ConstantHead):
     name_queries: int = 50
     phrase_queries: int = 50
     augmentation: Augmentation = field(default_factory=Augmentation)
+    focal: Focal = field(default_factory=Focal)
+    suppression: float = 0.7
 
     @property
     def label_space(self) -> str:
@@ -133,7 +138,26 @@ class _SceneTask(ConstantHead):
             self.space,
             annotated(examples),
             np.asarray(examples.fields["label"], dtype=np.int64),
+            self.suppression,
         )
+
+    def _detection(
+        self, head: nn.Module, values: dict[str, Tensor], batch: Batch
+    ) -> Tensor:
+        """Hungarian matching, then focal and box losses; the mean over pictures."""
+        scaling = cast(LocalScaling, head)
+        asked = asked_for(batch["name_query"])
+        logits = masked(scaling.names(values["names"], values["tokens"]), asked)
+        losses = detection_loss(
+            logits,
+            values["boxes"],
+            batch["boxes"],
+            _wanted(batch["names"], batch["name_query"]).to(logits),
+            (batch["names"] >= 0).to(logits),
+            asked.to(logits),
+            self.focal,
+        )
+        return weighted_mean(losses, batch["weight"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,18 +176,7 @@ class DetectionTask(_SceneTask):
 
     def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
         """Hungarian matching, then focal and box losses; the mean over pictures."""
-        scaling, values = cast(LocalScaling, head), cast(dict[str, Tensor], features)
-        asked = asked_for(batch["name_query"])
-        logits = masked(scaling.names(values["names"], values["tokens"]), asked)
-        losses = detection_loss(
-            logits,
-            values["boxes"],
-            batch["boxes"],
-            _wanted(batch["names"], batch["name_query"]).to(logits),
-            (batch["names"] >= 0).to(logits),
-            asked.to(logits),
-        )
-        return weighted_mean(losses, batch["weight"])
+        return self._detection(head, cast(dict[str, Tensor], features), batch)
 
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
         """The mean of all instance embeddings Z, `[B, d]`."""
@@ -203,6 +216,7 @@ class RelationTask(_SceneTask):
             batch["boxes"],
             _wanted(batch["names"], batch["name_query"]).to(names),
             (batch["names"] >= 0).to(names),
+            self.focal,
         )  # [B, n, N]
         asked = asked_for(batch["phrase_query"])
         logits = masked(scaling.phrases(values["phrases"]), asked)
@@ -224,6 +238,7 @@ class RelationTask(_SceneTask):
             wanted,
             present,
             asked.to(logits),
+            self.focal,
         )
         related = (present.sum(1) > 0).to(logits)
         return weighted_mean(losses, batch["weight"] * related)
@@ -233,6 +248,20 @@ class RelationTask(_SceneTask):
         model = cast(UniVRD, backbone)
         relations = model.relate(model.detect(batch["image"]))
         return relation_embedding(relations, model.relation_bank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneStageTask(RelationTask):
+    """Both at once: the decoder learns from tokens that still learn to detect.
+
+    What the cascade is compared with (Zhao et al. 2023, ablation of decoupled
+    training): every step has both losses, of the same pictures.
+    """
+
+    def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
+        """The detector's loss plus the relations'."""
+        both = self._detection(head, cast(dict[str, Tensor], features), batch)
+        return both + super().loss(head, features, batch)
 
 
 def annotated(examples: Examples) -> Annotated:

@@ -183,6 +183,30 @@ def test_two_recorded_cameras_suffice_for_cross_view_metrics(rows):
     assert found["cross_view_recall_at_1"] < 1  # another picture, not the same one
 
 
+def test_motions_of_one_frame_are_trained_on_and_judged(rows):
+    task = CrossViewTask(sizes=SMALL)
+    fields = {name: values.copy() for name, values in rows.fields.items()}
+    fields["keypoints"] = fields["keypoints"][:, :, :1]
+    fields["pose3d"] = fields["pose3d"][:, :1]
+    short = Examples(fields, rows.offsets)
+    batch = task.prepare(short, np.zeros(len(rows.offsets) - 1, np.uint64))
+    batch["weight"] = torch.ones(len(short))
+    backbone = task.make_backbone()
+    loss = task.loss(task.make_head(1), task.features(backbone, batch), batch)
+    assert torch.isfinite(loss)
+    assert np.isfinite(task.evaluate(backbone, short)["single_shot_accuracy"])
+
+
+@pytest.mark.parametrize("field", ["keypoints", "pose3d"])
+def test_missing_joints_are_counted_and_named_where_codes_are_judged(rows, field):
+    fields = {name: values.copy() for name, values in rows.fields.items()}
+    fields[field][3, ..., 0, 0] = np.nan
+    task = CrossViewTask(sizes=SMALL)
+    told = rf"^1 of {len(rows)} held-out motions .* {field} .* row 3; fill in"
+    with pytest.raises(UserError, match=told):
+        task.evaluate(task.make_backbone(), Examples(fields, rows.offsets))
+
+
 def test_a_blank_picture_is_replaced_by_a_frontal_view_and_the_data_stay(rows):
     fields = {k: v[:4].copy() for k, v in rows.fields.items()}
     fields["keypoints"][1] = 0.0

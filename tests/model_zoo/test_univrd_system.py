@@ -39,12 +39,19 @@ def clip(patch, width, layers, text, vocabulary=49_408, side=224, length=77):
     return DualShape(**{**sizes, "text_length": length, "vocab_size": vocabulary})
 
 
+OPEN_H14 = replace(clip(14, 1280, 32, 1024), heads=16, text_layers=24)
+"""ViT-H/14 of OpenCLIP: heads of 80, a text tower of 24 layers."""
+
+
 @pytest.mark.parametrize(
     ("shape", "total"),
     [
         (clip(32, 768, 12, 512), 151_277_313),
         (clip(16, 768, 12, 512), 149_620_737),
         (clip(14, 1024, 24, 768), 427_616_513),
+        (clip(14, 1024, 24, 768, side=336), 427_944_193),
+        (clip(16, 768, 12, 512, side=384), 149_620_737 + (24**2 - 14**2) * 768),
+        (OPEN_H14, 986_109_441),
     ],
 )
 def test_dual_encoders_have_clips_counts(shape, total):

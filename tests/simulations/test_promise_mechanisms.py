@@ -111,3 +111,8 @@ def test_settings_that_do_nothing_or_prove_nothing_are_refused(privacy, message)
 def test_truncation_is_proved_for_empty_seats():
     own = make_promise(configuration(sampler="truncated-poisson"), USERS).claimed
     assert own.adjacencies == {Adjacency.ADD_OR_REMOVE_ONE, Adjacency.ZERO_OUT}
+
+
+def test_one_user_alone_is_refused_in_words():
+    with pytest.raises(UserError, match="population=1: nobody is hidden"):
+        make_promise(configuration(users_per_round=1.0), 1)

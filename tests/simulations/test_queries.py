@@ -50,7 +50,9 @@ def test_arrays_and_images_mix_and_files_are_groups(tmp_path):
     ("arrays", "message"),
     [
         ({"motion": np.zeros((1, 5, 3))}, "no array 'pose'"),
-        ({"pose": np.zeros((1, 4, 3))}, r"shape \(4, 3\)"),
+        ({"pose": np.zeros((1, 4, 3))}, r"shape \(1, 4, 3\).* \[n, 5, 3\]"),
+        ({"pose": np.zeros((5, 3))}, "one row per example, even for one alone"),
+        ({"pose": np.full((1, 5, 3), np.nan)}, "pose has values that are not finite"),
     ],
 )
 def test_wrong_arrays_are_named(tmp_path, arrays, message):

@@ -14,6 +14,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fedemb.errors import UserError
+from model_zoo.imagen3.checks import numbers_of
+
 VQA_TEMPLATE = 'Does this figure show "{text}"? Please answer yes or no.'
 
 Judge: TypeAlias = Callable[[int, Sequence[str]], NDArray[np.floating]]
@@ -31,10 +34,17 @@ WORDS: tuple[tuple[str, ...], ...] = (
 def clip_score(cosine: float, *, original: bool = False) -> float:
     """100 max(cos, 0), or 2.5 max(cos, 0) as first published.
 
+    Raises:
+        UserError: for what is no cosine.
+
     Example:
         >>> clip_score(0.31), clip_score(-0.2), clip_score(0.4, original=True)
         (31.0, 0.0, 1.0)
     """
+    if not abs(cosine) <= 1 + 1e-5:
+        raise UserError(
+            f"cosine={cosine} must be in [-1, 1]; divide both vectors by their lengths."
+        )
     return (2.5 if original else 100.0) * max(cosine, 0.0)
 
 
@@ -51,11 +61,20 @@ def vqa_question(text: str) -> str:
 def vqa_score(answer_losses: Sequence[float]) -> float:
     """P("Yes") = exp(-mean cross-entropy of the answer's tokens).
 
+    Raises:
+        UserError: without a token, or for losses that are negative or no numbers.
+
     Example:
         >>> round(vqa_score([math.log(2)]), 3)
         0.5
     """
-    return math.exp(-sum(answer_losses) / len(answer_losses))
+    losses = list(answer_losses)
+    if not losses or not all(loss >= 0 for loss in losses):
+        raise UserError(
+            f"answer_losses={losses} must be one cross-entropy per token, each 0 or "
+            "more; give -log of the probability of every token of the answer."
+        )
+    return math.exp(-sum(losses) / len(losses))
 
 
 @dataclass(frozen=True)
@@ -101,8 +120,18 @@ def questions(
 
 
 def choice_probability(judge: Judge, picture: int, choice: Choice) -> float:
-    """Probability that the judge gives the right answer, in [0, 1]."""
-    logits = np.asarray(judge(picture, (choice.right, *choice.wrong)), float)
+    """Probability that the judge gives the right answer, in [0, 1].
+
+    Raises:
+        UserError: if the judge does not give one finite logit per text.
+    """
+    texts = (choice.right, *choice.wrong)
+    logits = numbers_of("the judge's answer", judge(picture, texts))
+    if len(logits) != len(texts):
+        raise UserError(
+            f"the judge gave {len(logits)} logits for {len(texts)} texts; it must give "
+            "one per text, in their order."
+        )
     shares = np.exp(logits - logits.max())
     return float(shares[0] / shares.sum())
 

@@ -7,6 +7,9 @@ the published ones must say so (`fd_eye`, not FID).
 import numpy as np
 from numpy.typing import NDArray
 
+from fedemb.errors import UserError
+from model_zoo.imagen3.checks import pair_of
+
 CMMD_SIGMA = 10.0
 CMMD_SCALE = 1000.0
 
@@ -23,12 +26,15 @@ def frechet_distance(
         first: `[n, D]`, two rows or more.
         second: `[m, D]`, two rows or more.
 
+    Raises:
+        UserError: for fewer rows, different widths, or values that are not finite.
+
     Example:
         >>> rows = np.random.default_rng(0).normal(size=(50, 3))
         >>> round(frechet_distance(rows, rows + np.array([2.0, 0, 0])), 6)
         4.0
     """
-    one, two = first.astype(np.float64), second.astype(np.float64)
+    one, two = pair_of(first, second, least=2)
     return gaussian_distance(
         one.mean(0), np.atleast_2d(np.cov(one, rowvar=False)),
         two.mean(0), np.atleast_2d(np.cov(two, rowvar=False)),
@@ -71,8 +77,14 @@ def cmmd(
         second: `[m, D]`.
         sigma: width of the kernel exp(-|x - y|^2 / (2 sigma^2)).
         scale: that the result is multiplied by.
+
+    Raises:
+        UserError: for an empty set, different widths, values that are not finite, or a
+            width of the kernel that is not positive.
     """
-    one, two = first.astype(np.float64), second.astype(np.float64)
+    if not sigma > 0:
+        raise UserError(f"sigma={sigma} must be positive; published is {CMMD_SIGMA}.")
+    one, two = pair_of(first, second)
     within = _kernel_mean(one, one, sigma) + _kernel_mean(two, two, sigma)
     return scale * (within - 2 * _kernel_mean(one, two, sigma))
 

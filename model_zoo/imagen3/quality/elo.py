@@ -57,14 +57,22 @@ def win_matrix(ratings: Sequence[Rating], models: int) -> NDArray[np.float64]:
     """How often row beats column, indifference counted as half a win to each.
 
     Raises:
-        UserError: if a share is outside [0, 1], or a model compared with itself.
+        UserError: if a share is outside [0, 1], a model compared with itself, or one
+            that there is not.
 
     Example:
         >>> win_matrix([Rating(0, 1, 1.0), Rating(1, 0, 0.5)], 2).tolist()
         [[0.0, 1.5], [0.5, 0.0]]
     """
+    if models < 2:
+        raise UserError(f"models={models} must be at least 2: one alone beats nobody.")
     wins = np.zeros((models, models))
     for rating in ratings:
+        if not {rating.first, rating.second} <= set(range(models)):
+            raise UserError(
+                f"{rating} must compare two of models 0 to {models - 1}; give `models` "
+                "the number of all models."
+            )
         if not 0 <= rating.share <= 1 or rating.first == rating.second:
             raise UserError(f"{rating} must compare two models and share one win.")
         wins[rating.first, rating.second] += rating.share
@@ -77,12 +85,24 @@ def elo(wins: NDArray[np.floating]) -> NDArray[np.float64]:
 
     Wins may be counts or shares of each pair. A pair that was never compared says
     nothing; a model that never won, or never lost, has its score held by a prior worth
-    a thousandth of a win and of a loss against everybody.
+    a thousandth of a win and of a loss against everybody. Without any win all scores
+    are 1000.
+
+    Raises:
+        UserError: if the wins are not a square of two models or more, or one of them is
+            negative or no number.
 
     Example:
         >>> elo(np.array([[0, 57.8], [42.2, 0]])).round(1).tolist()
         [1027.3, 972.7]
     """
+    if wins.ndim != 2 or wins.shape[0] != wins.shape[1] or len(wins) < 2:
+        raise UserError(
+            f"wins of shape {wins.shape} must be [models, models], of two models or "
+            "more; `win_matrix` makes them of ratings."
+        )
+    if not (np.isfinite(wins).all() and wins.min() >= 0):
+        raise UserError("wins must be finite numbers of 0 or more: counts or shares.")
     count = len(wins)
     smooth = 1e-3 * (1 - np.eye(count)) * (wins.sum() > 0)
     lopsided = (wins.sum(0) == 0) | (wins.sum(1) == 0)
@@ -117,7 +137,17 @@ def elo_table(
         confidence: of the percentile intervals; the report gives 99 %.
         draws: resamplings of the ratings.
         seed: of the resampling.
+
+    Raises:
+        UserError: without ratings, as `win_matrix`, or for numbers out of range.
     """
+    if not ratings:
+        raise UserError("ratings are empty; scores need one comparison or more.")
+    if not 0 < confidence < 1 or draws < 1:
+        raise UserError(
+            f"confidence={confidence} must be between 0 and 1, and draws={draws} at "
+            "least 1."
+        )
     draw = np.random.default_rng(seed)
     single = [win_matrix([rating], models) for rating in ratings]
     stack = np.stack(single)
@@ -137,4 +167,4 @@ def expected_share(difference: float) -> float:
         >>> round(expected_share(54.6), 3), expected_share(0.0)
         (0.578, 0.5)
     """
-    return 1 / (1 + 10 ** (-difference / 400))
+    return float(expit(difference / _POINTS))

@@ -4,7 +4,6 @@ Every aspect is judged alone, in pairs of anonymous pictures whose sides are shu
 for each rating; 2,500 ratings a pair, spread evenly over the prompts.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from fedemb.errors import UserError
+from model_zoo.imagen3.checks import Numbers, paired
 from model_zoo.imagen3.quality.elo import Rating
 
 SIDE_BY_SIDE = (
@@ -101,23 +101,29 @@ def significant(
         first: `[n]`, one score per prompt.
         second: `[n]`, the other model's.
         level: p must be below it.
+
+    Raises:
+        UserError: without a prompt, for different lengths, or values that are not
+            finite.
     """
-    if np.array_equal(first, second):
+    one, two = paired(("first", "second"), first, second)
+    if np.array_equal(one, two):
         return False
-    return bool(wilcoxon(first, second).pvalue < level)
+    return bool(wilcoxon(one, two).pvalue < level)
 
 
-def agreement(
-    automatic: Sequence[float] | NDArray[np.floating],
-    human: Sequence[float] | NDArray[np.floating],
-) -> float:
+def agreement(automatic: Numbers, human: Numbers) -> float:
     """Share of pairs of models that a metric orders as people do; ties agree never.
+
+    Raises:
+        UserError: for fewer than two models, different lengths, or values that are not
+            finite.
 
     Example:
         >>> agreement([0.9, 0.5, 0.7], [1100, 1000, 900])
         0.6666666666666666
     """
-    a, b = np.asarray(automatic, float), np.asarray(human, float)
+    a, b = paired(("automatic", "human"), automatic, human, least=2)
     pairs = list(combinations(range(len(a)), 2))
     same = [(a[i] - a[j]) * (b[i] - b[j]) > 0 for i, j in pairs]
     return float(np.mean(same))

@@ -10,6 +10,9 @@ from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from fedemb.errors import UserError
+from model_zoo.imagen3.checks import images_of
+
 _SIDE, _KEPT = 32, 8
 BITS = _KEPT * _KEPT - 1
 """Length of a hash."""
@@ -23,10 +26,13 @@ def hashes(images: NDArray[np.generic]) -> NDArray[np.bool_]:
 
     Args:
         images: `[n, H, W, C]`, of any range.
+
+    Raises:
+        UserError: for another number of axes.
     """
-    if len(images) == 0:
+    grey = images_of(images).mean(-1)
+    if len(grey) == 0:
         return np.zeros((0, BITS), np.bool_)
-    grey = images.astype(np.float64).mean(-1)
     rows = _areas(grey.shape[1])
     columns = _areas(grey.shape[2])
     small = rows @ grey @ columns.T
@@ -40,11 +46,16 @@ def hashes(images: NDArray[np.generic]) -> NDArray[np.bool_]:
 def clusters(found: NDArray[np.bool_], distance: int = 6) -> NDArray[np.int64]:
     """Cluster of every row `[n]`: rows at most so many bits apart belong together.
 
+    Raises:
+        UserError: for a negative distance.
+
     Example:
         >>> a, b = np.zeros((1, 63), bool), np.ones((1, 63), bool)
         >>> clusters(np.concatenate([a, b, a])).tolist()
         [0, 1, 0]
     """
+    if distance < 0:
+        raise UserError(f"distance={distance} must be 0 bits or more.")
     if len(found) == 0:
         return np.zeros(0, np.int64)
     signs = np.where(found, 1.0, -1.0)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2_contingency
 
 from fedemb.errors import UserError
+from model_zoo.imagen3.checks import paired
 
 AGES = ("0-30", "30+")
 GENDERS = ("masculine", "feminine")
@@ -39,8 +40,15 @@ def distribution(classes: NDArray[np.integer], kinds: int) -> NDArray[np.float64
         >>> distribution(np.array([0, 0, 1, 0]), 2).tolist()
         [0.75, 0.25]
     """
-    if classes.size == 0 or classes.min() < 0 or classes.max() >= kinds:
-        raise UserError(f"classes must be 0 to {kinds - 1}, and at least one picture.")
+    if classes.size == 0:
+        raise UserError("classes are empty; give those of one picture or more.")
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise UserError(f"classes of type {classes.dtype} must be whole numbers.")
+    if classes.min() < 0 or classes.max() >= kinds:
+        raise UserError(
+            f"classes reach from {classes.min()} to {classes.max()} and must be 0 to "
+            f"{kinds - 1}; set `kinds` to the number of classes."
+        )
     counts = np.bincount(classes.ravel(), minlength=kinds)
     shares: NDArray[np.float64] = counts / counts.sum()
     return shares
@@ -52,15 +60,30 @@ def total_variation(
 ) -> float:
     """Half the absolute difference of two distributions.
 
+    Raises:
+        UserError: if one of them has negative shares or does not sum to 1, or they have
+            different lengths.
+
     Example:
         >>> round(total_variation([0.625, 0.375], [0.673, 0.327]), 3)
         0.048
     """
-    return float(np.abs(np.asarray(first) - np.asarray(second)).sum() / 2)
+    one, two = paired(("first", "second"), first, second)
+    for name, shares in (("first", one), ("second", two)):
+        if shares.min() < 0 or abs(shares.sum() - 1) > 1e-2:
+            raise UserError(
+                f"{name}={shares.tolist()} must be shares of 0 or more that sum to 1; "
+                "divide counts by their sum."
+            )
+    return float(np.abs(one - two).sum() / 2)
 
 
 def drift(before: NDArray[np.integer], after: NDArray[np.integer], kinds: int) -> Drift:
-    """Between the classes of two sets of pictures of neutral prompts."""
+    """Between the classes of two sets of pictures of neutral prompts.
+
+    Raises:
+        UserError: as `distribution`, for either set.
+    """
     one, two = distribution(before, kinds), distribution(after, kinds)
     table = np.stack([one * before.size, two * after.size])
     table = table[:, table.sum(0) > 0]

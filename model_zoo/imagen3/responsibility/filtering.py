@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedemb.data import Examples
+from fedemb.errors import UserError
 from model_zoo.imagen3.responsibility.duplicates import hashes, votes
 from model_zoo.imagen3.responsibility.text_safety import personal, violations
 
@@ -18,9 +19,17 @@ def row_weights(examples: Examples) -> NDArray[np.float32]:
 
     0 where the caption is unsafe or tells who somebody is, or the picture is flagged as
     generated; otherwise 1 / size of its cluster of near-duplicates in the group.
+
+    Raises:
+        UserError: for rows with neither pictures nor clips.
     """
     images = examples.fields.get("image")
     if images is None:
+        if "clip" not in examples.fields:
+            raise UserError(
+                f"rows with the fields {', '.join(examples.fields)} have neither "
+                "'image' nor 'clip', whose near-duplicates are looked for."
+            )
         clips = examples.fields["clip"]
         images = clips[:, clips.shape[1] // 2]
     found, looks = np.ones(len(examples), np.float32), hashes(images)

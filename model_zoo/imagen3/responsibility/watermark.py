@@ -14,6 +14,7 @@ from scipy.fft import dctn, idctn
 from scipy.stats import mannwhitneyu
 
 from fedemb.errors import UserError
+from model_zoo.imagen3.checks import images_of, numbers_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Watermark:
             and high ones do not survive compression.
 
     Raises:
-        UserError: for a strength of 0 or less, or an empty band.
+        UserError: for a strength of 0 or less, a negative key, or a band without a
+            frequency.
     """
 
     key: int
@@ -43,23 +45,30 @@ class Watermark:
                 f"strength={self.strength} must be positive and band={self.band} rise "
                 "within [0, 1]."
             )
+        if self.key < 0 or self.side < 1 or not self._carriers.any():
+            raise UserError(
+                f"key={self.key} must be 0 or more, and side={self.side} large enough "
+                f"for a frequency in the band {low} to {high}; widen the band for "
+                "small pictures."
+            )
 
     @cached_property
     def pattern(self) -> NDArray[np.float64]:
         """The mark, `[side, side]`, of unit root mean square."""
         draw = np.random.default_rng(self.key)
         waves = draw.choice([-1.0, 1.0], (self.side, self.side))
-        axis = np.arange(self.side) / self.side
-        radius = np.hypot(axis[:, None], axis) / np.sqrt(2)
-        low, high = self.band
-        waves[(radius < low) | (radius > high)] = 0
+        waves[~self._carriers] = 0
         plain: NDArray[np.float64] = idctn(waves, norm="ortho")
         scaled: NDArray[np.float64] = plain / np.sqrt(np.square(plain).mean())
         return scaled
 
     def embed(self, images: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """The pictures with the mark, rounded to bytes."""
-        marked = images.astype(np.float64) + self.strength * self.pattern[..., None]
+        """The pictures with the mark, rounded to bytes.
+
+        Raises:
+            UserError: for pictures of another side.
+        """
+        marked = images_of(images, self.side) + self.strength * self.pattern[..., None]
         return marked.round().clip(0, 255).astype(np.uint8)
 
     def score(self, images: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -69,8 +78,11 @@ class Watermark:
 
         Every frequency is divided by its size in the picture, so that what the picture
         itself shows weighs little.
+
+        Raises:
+            UserError: for pictures of another side.
         """
-        grey = images.astype(np.float64).mean(-1)
+        grey = images_of(images, self.side).mean(-1)
         waves = dctn(grey, axes=(1, 2), norm="ortho")
         key = dctn(self.pattern, norm="ortho")
         used = np.abs(key) > 1e-9
@@ -87,13 +99,26 @@ class Watermark:
         """Where the mark is, `[n]`; of clean pictures about one in 30,000 has it."""
         return self.score(images) > threshold
 
+    @property
+    def _carriers(self) -> NDArray[np.bool_]:
+        """Frequencies in the band, `[side, side]`."""
+        axis = np.arange(self.side) / self.side
+        radius = np.hypot(axis[:, None], axis) / np.sqrt(2)
+        low, high = self.band
+        inside: NDArray[np.bool_] = (radius >= low) & (radius <= high)
+        return inside
+
 
 def detection_auc(marked: NDArray[np.floating], clean: NDArray[np.floating]) -> float:
     """Probability that a marked picture scores above a clean one; ties count half.
+
+    Raises:
+        UserError: without a marked or a clean score, or for one that is not finite.
 
     Example:
         >>> detection_auc(np.array([3.0, 2.0]), np.array([0.0, 2.0]))
         0.875
     """
-    wins = mannwhitneyu(marked, clean).statistic
-    return float(wins / (len(marked) * len(clean)))
+    one, two = numbers_of("marked", marked), numbers_of("clean", clean)
+    wins = mannwhitneyu(one, two).statistic
+    return float(wins / (len(one) * len(two)))
