@@ -85,9 +85,11 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--epsilon", type=float, default=2.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--dataset", help="other than the system's own generated data")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     options = parser.parse_args()
     more = [word for setting in options.settings for word in ("--set", setting)]
+    more += ["--dataset", options.dataset] if options.dataset else []
     print(f"| {' | '.join(COLUMNS)} |")
     print(f"|{'---|' * len(COLUMNS)}")
     for name in options.systems:
