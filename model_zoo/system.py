@@ -50,7 +50,7 @@ class TaskOptions:
     """What a person may choose about a system's task; None is the system's own choice.
 
     Attributes:
-        head: local head, such as `class-means`, `linear` or `cosine`.
+        head: local head, such as `class-means`, `linear`, `linear-bias` or `cosine`.
         label_space: `client` or `global`.
         embedding_dim: D.
         trainable: backbone parameters to train: `all`, `norm`, `last`, `names:a,b*`, or

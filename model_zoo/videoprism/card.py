@@ -123,12 +123,15 @@ class EncoderStages:
 
     Attributes:
         video: arguments of `EncoderShape`.
+        pooled: whether an attention pooler stands above the encoder, rather than a mean
+            of its tokens; then the head is the published classifier's layer.
     """
 
     video: Mapping[str, Any]
+    pooled: bool = False
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
-        """One stage over mean tokens.
+        """One stage over mean or pooled tokens.
 
         Raises:
             UserError: if the examples are not clips, patches do not divide their
@@ -137,22 +140,22 @@ class EncoderStages:
         from fedemb.stages import Stage
         from model_zoo.video.identity import ClipIdentityTask
         from model_zoo.videoprism.encoder import EncoderShape
-        from model_zoo.videoprism.network import MeanTokens
+        from model_zoo.videoprism.network import MeanTokens, PooledTokens
 
         shape = EncoderShape(**self.video)
         shape.grid(_clip(data))
         if options.embedding_dim not in (None, shape.width):
             raise UserError(
                 f"embedding_dim={options.embedding_dim} must be {shape.width}: the "
-                "embedding is the mean of the encoder's tokens."
+                "embedding is as wide as the encoder's tokens."
             )
         task = ClipIdentityTask(
             name="videoprism",
-            backbone=partial(MeanTokens, shape),
+            backbone=partial(PooledTokens if self.pooled else MeanTokens, shape),
             embedding_dim=shape.width,
             num_classes=data.num_classes,
-            head=options.head or "class-means",
-            label_space=options.label_space or "client",
+            head=options.head or ("linear-bias" if self.pooled else "class-means"),
+            label_space=options.label_space or ("global" if self.pooled else "client"),
             always_normalize=options.always_normalize,
             temperature=options.temperature or 0.1,
         )
@@ -260,6 +263,15 @@ def _encoder(size: str) -> Configuration:
     )
 
 
+def _classifier(size: str, video: Mapping[str, Any], data: DataFacts) -> Configuration:
+    return Configuration(
+        note=f"the {size} encoder, an attention pooler and a linear layer, which stays "
+        "on the virtual client",
+        build=EncoderStages(video=video, pooled=True),
+        data=data,
+    )
+
+
 def _video_text(size: str) -> Configuration:
     return Configuration(
         note=f"the {size} video-text model: the contrastive stage alone",
@@ -321,9 +333,14 @@ VIDEOPRISM = System(
             build=_paper("base", shares=(0.4, 0.4, 0.2)),
             data=_films("base"),
         ),
+        "small-classifier": _classifier("small", _SMALL_VIDEO | {"width": 64}, _CLIP),
         "base": _encoder("base"),
         "large": _encoder("large"),
         "giant": _encoder("giant"),
+        **{
+            f"{size}-classifier": _classifier(size, _published(size), _films(size))
+            for size in ("base", "large", "giant")
+        },
         "base-text": _video_text("base"),
         "large-text": _video_text("large"),
         "giant-text": _video_text("giant"),

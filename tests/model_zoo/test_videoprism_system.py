@@ -118,6 +118,48 @@ def test_published_sizes_have_the_published_counts(name, parameters):
         assert sum(p.numel() for p in half) == 28_365_312
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("base-classifier", 117_037_520),
+        ("large-classifier", 358_576_592),
+        ("giant-classifier", 1_121_258_472),
+    ],
+)
+def test_classifiers_are_encoder_pooler_and_a_layer_for_400_classes(name, parameters):
+    (found,) = registry.describe(f"videoprism:{name}")["configurations"].values()
+    assert found["total_parameters"] == parameters
+    video = VIDEOPRISM.configuration(name).build.video
+    width, heads = video["width"], video["heads"]
+    assert found["head_parameters"] == 400 * width + 400
+    encoder = name.removesuffix("-classifier")
+    (alone,) = registry.describe(f"videoprism:{encoder}")["configurations"].values()
+    pooler = found["backbone_parameters"] - alone["backbone_parameters"]
+    assert pooler == 4 * width**2 + 7 * width + width // heads
+
+
+def test_a_classifier_trains_encoder_and_pooler_and_keeps_its_layer():
+    data = DATA.fetch(np.array([1, 2])).regroup([2])
+    (stage,) = registry.get("videoprism:small-classifier").build(data=FACTS)
+    assert stage.task.label_space == "global"
+    batch = stage.task.prepare(data, np.zeros(1, np.uint64))
+    batch |= {"weight": torch.ones(len(data)), "classes": torch.tensor(10)}
+    batch["label"] = batch["label"] % 10
+    torch.manual_seed(0)
+    backbone, head = stage.task.make_backbone(), stage.task.make_head(10)
+    head.load_state_dict(
+        dict(stage.task.fresh_head(head, 10, torch.Generator().manual_seed(0)))
+    )
+    stage.task.loss(head, stage.task.features(backbone, batch), batch).backward()
+    still = [name for name, p in backbone.named_parameters() if not p.grad.any()]
+    assert all(name.endswith("key.bias") for name in still)  # a softmax ignores it
+    assert head.bias.grad.any()
+    assert set(dict(head.named_parameters())) == {"weight", "bias"}
+    assert FlatLayout.of(backbone, stage.trainable).size == sum(
+        p.numel() for p in backbone.parameters()
+    )
+
+
 def test_the_student_and_its_teacher_start_as_the_first_stage(student):
     assert torch.equal(student.video.time, student.teacher.video.time)
     batch = batch_of([1], DISTIL)
