@@ -19,7 +19,8 @@ class GVilmStages:
     Attributes:
         video: arguments of `Sizes`, but for the clip and the text tower.
         text: arguments of `TextShape`.
-        task: arguments of `GVilmTask`, such as `weights` for ablations.
+        task: arguments of `GVilmTask`, such as `weights` for ablations, or
+            `{"paste_source": "public", "public_clips": "hosts.npy"}`.
     """
 
     video: Mapping[str, Any]
@@ -84,7 +85,7 @@ _SMALL = GVilmStages(
 )
 _BERT = {
     **{"vocab_size": 30522, "length": 512, "width": 768, "layers": 12, "heads": 12},
-    "pool": "first",
+    **{"pool": "first", "types": 2},
 }
 
 

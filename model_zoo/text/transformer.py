@@ -42,6 +42,8 @@ class TextShape:
         norm_eps: of the norms.
         post_norm: whether a norm also follows each attention and perceptron.
         logit_cap: c of c tanh(l / c), which bounds attention logits l; None has none.
+        types: kinds of tokens with a vector each, as BERT tells two sentences apart; 0
+            has none.
 
     Raises:
         UserError: a number or word that cannot be.
@@ -64,11 +66,14 @@ class TextShape:
     norm_eps: float = 1e-5
     post_norm: bool = False
     logit_cap: float | None = None
+    types: int = 0
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "length", "width", "layers", "heads"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.types < 0:
+            raise UserError(f"types={self.types} must not be negative.")
         if self.width % self.heads:
             raise UserError(f"heads={self.heads} must divide width={self.width}.")
         if self.positions == "sinusoidal" and self.width % 2:
@@ -112,6 +117,9 @@ class TextTower(nn.Module):
         if shape.pool == "class":
             self.class_token = nn.Embedding(1, shape.width)
             nn.init.normal_(self.class_token.weight, std=spread)
+        if shape.types:
+            self.kind = nn.Embedding(shape.types, shape.width)
+            nn.init.normal_(self.kind.weight, std=0.02)
         mlp = shape.mlp or 4 * shape.width
         self.blocks = nn.ModuleList(
             Block(
@@ -132,16 +140,20 @@ class TextTower(nn.Module):
             else nn.Identity()
         )
 
-    def forward(self, ids: Tensor) -> Tensor:  # [B, L] -> [B, D]
-        """One vector per text."""
-        vectors: Tensor = self.projection(self.pooled(self.tokens(ids), ids))
+    def forward(self, ids: Tensor, types: Tensor | None = None) -> Tensor:
+        """One vector `[B, D]` per text; see `tokens` for the arguments."""
+        vectors: Tensor = self.projection(self.pooled(self.tokens(ids, types), ids))
         return vectors
 
-    def tokens(self, ids: Tensor) -> Tensor:
+    def tokens(self, ids: Tensor, types: Tensor | None = None) -> Tensor:
         """Normalised tokens `[B, L, width]`, one more with a class token.
 
+        Args:
+            ids: int64 `[B, L]`.
+            types: kind of every token, int64 `[B, L]`; None is all of kind 0.
+
         Raises:
-            UserError: more ids than the tower has places.
+            UserError: more ids than the tower has places, or kinds without vectors.
         """
         shape = self.shape
         if ids.shape[-1] > shape.length:
@@ -150,6 +162,10 @@ class TextTower(nn.Module):
             )
         seen = ids != shape.pad
         x: Tensor = self.token(ids)
+        if shape.types:
+            x = x + self.kind(torch.zeros_like(ids) if types is None else types)
+        elif types is not None:
+            raise UserError("this tower has no kinds of tokens; build it with types=2.")
         if shape.pool == "class":
             zero = torch.zeros_like(ids[:, :1])
             x = torch.cat([x, self.class_token(zero)], dim=1)
