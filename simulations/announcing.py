@@ -55,6 +55,28 @@ def announce(
     )
     if forecast.warns:
         listener.notice(forecast.advice)
+    skipped = skipped_stages(assembly)
+    if skipped:
+        listener.notice(skipped)
+
+
+def skipped_stages(assembly: Assembly) -> str:
+    """That a run is too short for some stages; empty if it is not."""
+    rounds = assembly.rounds()
+    without = [
+        f"{stage.name} ({100 * stage.share_of_rounds:.3g} % of the rounds)"
+        for stage, own in zip(assembly.stages, rounds, strict=True)
+        if not own
+    ]
+    if not without:
+        return ""
+    enough = sum(rounds) + 1
+    while not all(assembly.split_rounds(enough)):
+        enough += 1
+    return (
+        f"{sum(rounds)} rounds are too few for every stage: nothing will be trained in "
+        f"{', '.join(without)}. With --rounds {enough} every stage has a round."
+    )
 
 
 def _other_bound(claimed: EpsilonReport) -> str:

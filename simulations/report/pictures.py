@@ -24,12 +24,13 @@ from simulations.report.drawing import (
     RULE,
     draw_svg,
 )
+from simulations.report.metric_names import metric
 from simulations.report.neighbours import (
     nearest_neighbours,
     principal_plane,
     shown_classes,
 )
-from simulations.report.wording import is_share, label_of, power_of_ten
+from simulations.report.wording import power_of_ten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,8 +94,8 @@ def render_pictures(content: ReportContent) -> Pictures:
     classes = shown_classes(gallery, QUERIES) if gallery else []
     return Pictures(
         curves={
-            label_of(name): _curve(content, name)
-            for name in content.metrics.get("final", {})
+            metric(name).label: _curve(content, name)
+            for name in content.metric_names
             if len(content.series(name)[0]) > 1
         },
         norms=_norms(content),
@@ -107,6 +108,7 @@ def render_pictures(content: ReportContent) -> Pictures:
 
 
 def _curve(content: ReportContent, name: str) -> str:
+    known = metric(name)
     rounds, values = content.series(name)
     open_value = content.metrics.get("non_private", {}).get(name)
 
@@ -117,10 +119,10 @@ def _curve(content: ReportContent, name: str) -> str:
         if open_value is not None:
             axes.axhline(open_value, color=OPEN, linewidth=1.2, dashes=(6, 3))
         axes.set_xlabel("round")
-        if is_share(name):
+        if known.share:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
 
-    said = f"{label_of(name)}: {values[0]:.3g} at first, {values[-1]:.3g} at the end"
+    said = f"{known.label}: {values[0]:.3g} at first, {values[-1]:.3g} at the end"
     return draw_svg(f"curve-{name}", said, draw)
 
 
