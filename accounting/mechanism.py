@@ -205,7 +205,8 @@ class SampledGaussian:
         if self.users_per_round > self.population:
             raise ValueError(
                 f"users_per_round={self.users_per_round:g} must be at most the "
-                f"population of {self.population}; use a smaller cohort."
+                f"population of {self.population}; use a smaller cohort "
+                "(--users-per-round)."
             )
         _validate.finite_at_least(
             "noise_multiplier", self.noise_multiplier, 0, "Zero means no privacy."

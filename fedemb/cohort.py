@@ -120,7 +120,8 @@ class Seats:
         if not 0 < self.users_per_round <= self.population:
             raise UserError(
                 f"users_per_round={self.users_per_round:g} must be more than 0 and at "
-                f"most the population of {self.population}; use a smaller cohort."
+                f"most the population of {self.population}; use a smaller cohort "
+                "(--users-per-round)."
             )
         if not 1 <= self.users_per_virtual_client <= self.users_per_round:
             raise UserError(

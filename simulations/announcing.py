@@ -1,5 +1,7 @@
 """What a run says before it spends anything: the guarantee, and what the noise does."""
 
+from math import isfinite
+
 from accounting import EpsilonReport, PrivacyStatement
 from fedemb.noise_forecast import NoiseForecast
 from simulations.assembly import Assembly
@@ -35,7 +37,7 @@ def announce(
         f"{claimed.rounds} rounds ({mechanism.noise} noise, multiplier "
         f"{mechanism.noise_multiplier:.4g}; {_other_bound(claimed)})",
     )
-    if claimed.delta > LARGE_DELTA:
+    if claimed.delta > LARGE_DELTA and isfinite(claimed.epsilon):
         listener.notice(
             f"delta = {claimed.delta:.2g} is too large to protect anybody: publishing "
             f"every {mechanism.unit}'s data outright with that probability would "

@@ -1,5 +1,6 @@
 """A trained backbone as ONNX: from prepared tensors to unit-length embeddings."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,15 +43,18 @@ def onnx_bytes(
     inputs = getattr(task, "exported_inputs", None)
     batch = inputs(pair) if inputs else task.prepare(pair, np.zeros(1, np.uint64))
     names = _read_by_embed(task, backbone, batch)
-    program = torch.onnx.export(
-        _Embedding(task, backbone, names).eval(),
-        tuple(batch[name] for name in names),
-        input_names=names,
-        output_names=["embedding"],
-        dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in names),),
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # torch's exporter uses what torch calls outdated; nobody here can change it
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            _Embedding(task, backbone, names).eval(),
+            tuple(batch[name] for name in names),
+            input_names=names,
+            output_names=["embedding"],
+            dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in names),),
+            dynamo=True,
+            verbose=False,
+        )
     model: Any = program.model_proto  # type: ignore[union-attr]
     fixed = [given.name for given in model.graph.input if not _grows(given)]
     if fixed:
