@@ -1,7 +1,9 @@
 """A trained backbone as ONNX: from prepared tensors to unit-length embeddings."""
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,9 +45,7 @@ def onnx_bytes(
     inputs = getattr(task, "exported_inputs", None)
     batch = inputs(pair) if inputs else task.prepare(pair, np.zeros(1, np.uint64))
     names = _read_by_embed(task, backbone, batch)
-    with warnings.catch_warnings():
-        # torch's exporter uses what torch calls outdated; nobody here can change it
-        warnings.simplefilter("ignore", FutureWarning)
+    with _quietly():
         program = torch.onnx.export(
             _Embedding(task, backbone, names).eval(),
             tuple(batch[name] for name in names),
@@ -71,6 +71,20 @@ def onnx_bytes(
 def _grows(given: Any) -> bool:
     """Whether the first axis of a model's input is of any length."""
     return bool(given.type.tensor_type.shape.dim[0].dim_param)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what torch's exporter says about its own code and about torchvision."""
+    told = logging.getLogger("torch.onnx")
+    level = told.level
+    told.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        told.setLevel(level)
 
 
 class _Embedding(nn.Module):

@@ -118,12 +118,18 @@ def _curve(content: ReportContent, name: str) -> str:
         axes.axhline(values[0], color=MUTED, linewidth=0.9, dashes=(2, 3))
         if open_value is not None:
             axes.axhline(open_value, color=OPEN, linewidth=1.2, dashes=(6, 3))
-        axes.set_xlabel("round")
+        _by_round(axes)
         if known.share:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
 
     said = f"{known.label}: {values[0]:.3g} at first, {values[-1]:.3g} at the end"
     return draw_svg(f"curve-{name}", said, draw)
+
+
+def _by_round(axes: "Axes") -> None:
+    """Rounds along the bottom, whole ones."""
+    axes.set_xlabel("round")
+    axes.locator_params("x", integer=True)
 
 
 def _norms(content: ReportContent) -> str:
@@ -137,7 +143,7 @@ def _norms(content: ReportContent) -> str:
         axes.plot(clip_rounds, clips, color=MUTED, linewidth=1.2, dashes=(2, 3))
         axes.plot(noise_rounds, noise, color=NOISE, linewidth=1.8, dashes=(6, 3))
         axes.plot(rounds, updates, color=PRIVATE, linewidth=1.8)
-        axes.set_xlabel("round")
+        _by_round(axes)
         axes.set_ylim(bottom=0)
 
     said = "norm of the averaged update, of its noise, and clip norm"
@@ -155,7 +161,7 @@ def _budget(content: ReportContent) -> str:
         axes.plot(rounds, spent, color=PRIVATE, linewidth=1.8)
         if target is not None:
             axes.axhline(target, color=MUTED, linewidth=0.9, dashes=(2, 3))
-        axes.set_xlabel("round")
+        _by_round(axes)
         axes.set_ylabel("epsilon spent")
         axes.set_ylim(bottom=0)
 
