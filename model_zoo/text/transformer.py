@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
+from model_zoo.attention import attend
 
 POOLS = ("eos", "first", "last", "mean", "class")
 POSITIONS = ("learned", "sinusoidal")
@@ -249,10 +250,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention in plain products, which `vmap` batches.
-
-    A query that may see nothing attends to everything evenly and stays finite.
-    """
+    """Multi-head self-attention, whose queries, keys and values are one map."""
 
     def __init__(self, width: int, heads: int, logit_cap: float | None = None) -> None:
         super().__init__()
@@ -262,15 +260,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, blocked: Tensor) -> Tensor:
         """Tokens `[B, L, width]`; `blocked` broadcasts to `[B, heads, L, L]`."""
-        batch, length, width = x.shape
-        split = self.inward(x).reshape(batch, length, 3, self.heads, -1)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        logits = query @ key.transpose(-1, -2) / math.sqrt(width // self.heads)
-        if self.logit_cap is not None:
-            logits = self.logit_cap * torch.tanh(logits / self.logit_cap)
-        floor = torch.finfo(logits.dtype).min
-        weights = logits.masked_fill(blocked, floor).softmax(-1)
-        mixed = (weights @ value).transpose(1, 2).reshape(batch, length, width)
+        query, key, value = self.inward(x).chunk(3, -1)
+        mixed = attend(
+            query, key, value, self.heads, blocked=blocked, cap=self.logit_cap
+        )
         out: Tensor = self.outward(mixed)
         return out
 

@@ -38,10 +38,10 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
             f"{len(candidates)} candidates need as many lists of references, not "
             f"{len(references)}, and at least one."
         )
-    for clip, texts in enumerate(references):
-        if isinstance(texts, str) or not texts:
+    for clip, own in enumerate(references):
+        if isinstance(own, str) or not own:
             raise UserError(
-                f"clip {clip} has references {texts!r}; it needs a list of one text or "
+                f"clip {clip} has references {own!r}; it needs a list of one text or "
                 "more. Leave clips without references out."
             )
     total = 0.0
