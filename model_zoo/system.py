@@ -44,6 +44,28 @@ class DataFacts:
                 f"{self.num_classes} must be at least 1 everywhere."
             )
 
+    def clip(self, wanted: str = "clips") -> tuple[int, int, int]:
+        """(frames, height, width) of the clips that a system is trained on.
+
+        Args:
+            wanted: what it is trained on, for the message.
+
+        Raises:
+            UserError: for examples that are no clips in colour.
+
+        Example:
+            >>> DataFacts(example_shape=(8, 32, 32, 3), num_classes=10).clip()
+            (8, 32, 32)
+        """
+        shape = self.example_shape
+        if len(shape) != 4 or shape[3] != 3:
+            raise UserError(
+                f"example_shape={shape} must be (frames, height, width, 3): this "
+                f"system is trained on {wanted}. Choose a data set of {wanted}, such "
+                "as clips-plain or videos:PATH."
+            )
+        return shape[:3]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fedemb.errors import UserError
 from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
@@ -46,13 +45,8 @@ class ConstClStages:
         from model_zoo.const_cl.task import ConstClTask
         from model_zoo.const_cl.views import Augmentation
 
-        if len(data.example_shape) != 4:
-            raise UserError(
-                f"example_shape={data.example_shape} must be (frames, height, width, "
-                "3): this system is trained on clips."
-            )
         shape = ResNetShape(**self.backbone)
-        span = int(data.example_shape[0] * self.share)
+        span = int(data.clip()[0] * self.share)
         frames = max(1, span // self.views.get("stride", 1))
         task = ConstClTask(
             name="const_cl",

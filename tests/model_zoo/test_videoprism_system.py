@@ -35,6 +35,7 @@ BUILD = VideoPrismStages(
     text=VIDEOPRISM.configuration("tiny").build.text | {"mlp": 16, "heads": 2},
     decoders={"width": 8, "layers": 1, "heads": 2, "mlp": 8},
     shares=(0.5, 0.25, 0.25),
+    order=("contrastive", "distillation", "alignment"),
     towers={"auxiliary": 1, "pooler": 1},
 )
 STAGES = BUILD(data=FACTS, options=TaskOptions())
@@ -158,6 +159,25 @@ def test_a_classifier_trains_encoder_and_pooler_and_keeps_its_layer():
     assert FlatLayout.of(backbone, stage.trainable).size == sum(
         p.numel() for p in backbone.parameters()
     )
+
+
+def test_stages_can_be_left_out():
+    without = dataclasses.replace(BUILD, order=("contrastive", "alignment"))
+    first, last = without(data=FACTS, options=TaskOptions())
+    assert first.share_of_rounds == pytest.approx(2 / 3)
+    assert last.share_of_rounds == pytest.approx(1 / 3)
+    kept = last.inherit(first.task.make_backbone().state_dict())
+    assert set(kept) == set(last.task.make_backbone().state_dict())
+    with pytest.raises(UserError, match="of contrastive, distillation, alignment"):
+        dataclasses.replace(BUILD, order=("masking",))(
+            data=FACTS, options=TaskOptions()
+        )
+
+
+def test_temperatures_that_are_too_low_are_refused():
+    for wrong in (0.005, 0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="must be at least 0.01"):
+            dataclasses.replace(CONTRAST, temperature=wrong)
 
 
 def test_the_student_and_its_teacher_start_as_the_first_stage(student):
