@@ -249,6 +249,7 @@ def _encoder(size: str) -> Configuration:
         note=f"the {size} encoder alone, trained by telling classes apart",
         build=EncoderStages(video=_published(size)),
         data=_films(size),
+        metric="recall_at_1",
     )
 
 
@@ -258,6 +259,7 @@ def _classifier(size: str, video: Mapping[str, Any], data: DataFacts) -> Configu
         "on the virtual client",
         build=EncoderStages(video=video, pooled=True),
         data=data,
+        metric="recall_at_1",
     )
 
 
@@ -311,6 +313,7 @@ VIDEOPRISM = System(
             note="the small encoder alone, trained by telling classes apart",
             build=EncoderStages(video=_SMALL_VIDEO | {"width": 64}),
             data=_CLIP,
+            metric="recall_at_1",
         ),
         "paper": Configuration(
             note="both stages at base size; counts the frozen teacher, too",

@@ -16,7 +16,11 @@ from fedemb.runner import EngineChoice, InlineRunner
 from model_zoo import registry
 from model_zoo.system import DataFacts, TaskOptions
 from model_zoo.video.encoder import VideoEncoder
-from model_zoo.videoprism.card import VIDEOPRISM, VideoPrismStages
+from model_zoo.videoprism.card import (
+    VIDEOPRISM,
+    EncoderStages,
+    VideoPrismStages,
+)
 from model_zoo.videoprism.encoder import patchify
 from model_zoo.videoprism.network import begin_distillation, without_teacher
 from simulations.datasets.clips import PlainClips
@@ -137,6 +141,14 @@ def test_classifiers_are_encoder_pooler_and_a_layer_for_400_classes(name, parame
     (alone,) = registry.describe(f"videoprism:{encoder}")["configurations"].values()
     pooler = found["backbone_parameters"] - alone["backbone_parameters"]
     assert pooler == 4 * width**2 + 7 * width + width // heads
+
+
+def test_encoders_alone_are_judged_by_what_they_are_measured_by():
+    # They read no captions, so that the system's metric would never be there.
+    for name, configuration in VIDEOPRISM.configurations.items():
+        alone = isinstance(configuration.build, EncoderStages)
+        wanted = "recall_at_1" if alone else VIDEOPRISM.metric
+        assert registry.get(f"videoprism:{name}").metric == wanted
 
 
 def test_a_classifier_trains_encoder_and_pooler_and_keeps_its_layer():
