@@ -33,6 +33,18 @@ class LinearHead(nn.Module):
         return weighted_mean(losses, per_view(batch["weight"], features))
 
 
+class BiasedHead(LinearHead):
+    """logits = e . w_k + b_k, with biases that start at 0."""
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        super().__init__(dim, capacity)
+        self.bias = nn.Parameter(torch.zeros(capacity))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """`[..., D]` -> `[..., capacity]`."""
+        return super().logits(features) + self.bias
+
+
 class CosineHead(LinearHead):
     """logits = s * (e . w_k / |w_k|), with a trained scale s that starts at 1."""
 

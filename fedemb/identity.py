@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.heads import (
+    BiasedHead,
     ClassMeansHead,
     CosineHead,
     LinearHead,
@@ -25,7 +26,8 @@ from fedemb.heads import (
 from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
 from fedemb.views import AUGMENTS, views_of
 
-HEADS = ("class-means", "linear", "cosine")
+_LINEAR = {"linear": LinearHead, "linear-bias": BiasedHead, "cosine": CosineHead}
+HEADS = ("class-means", *_LINEAR)
 _WAYS, _TRIALS = 20, 400
 
 
@@ -41,7 +43,7 @@ class IdentityTask:
         backbone: makes a module `[B, C, H, W] -> [B, D]`.
         embedding_dim: D.
         num_classes: size of the data set's label space.
-        head: `class-means` (leave-one-out), `linear` or `cosine`.
+        head: `class-means` (leave-one-out), `linear`, `linear-bias` or `cosine`.
         label_space: `client` or `global`.
         always_normalize: whether features have unit length in training too.
         temperature: of the class-means head.
@@ -89,8 +91,7 @@ class IdentityTask:
         """A head for at most `capacity` classes."""
         if self.head == "class-means":
             return ClassMeansHead(capacity, self.temperature)
-        kind = CosineHead if self.head == "cosine" else LinearHead
-        return kind(self.embedding_dim, capacity)
+        return _LINEAR[self.head](self.embedding_dim, capacity)
 
     def fresh_head(
         self, head: nn.Module, classes: int, generator: torch.Generator

@@ -1,7 +1,7 @@
 """Stages: a system trains in one or several, all paid from one ledger."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from fedemb.errors import UserError
 from fedemb.protocols import EmbeddingTask, Parameters
@@ -45,3 +45,27 @@ class Stage:
                 f"learning_rate_scale={self.learning_rate_scale} must be positive and "
                 "finite."
             )
+
+
+def in_order(stages: Sequence[Stage], order: Sequence[str]) -> tuple[Stage, ...]:
+    """The stages of these names, in this order; the others are left out.
+
+    The shares of the rounds are scaled to add up to 1.
+
+    Args:
+        stages: all that a system has.
+        order: names, once each; to see what a stage brings, leave it out.
+
+    Raises:
+        UserError: no name, an unknown one, or one twice.
+    """
+    made = {stage.name: stage for stage in stages}
+    if not order or len({*order} & {*made}) < len(order):
+        raise UserError(
+            f"order={tuple(order)} must name stages once each, of {', '.join(made)}."
+        )
+    whole = sum(made[name].share_of_rounds for name in order)
+    return tuple(
+        replace(made[name], share_of_rounds=made[name].share_of_rounds / whole)
+        for name in order
+    )

@@ -44,13 +44,35 @@ class DataFacts:
                 f"{self.num_classes} must be at least 1 everywhere."
             )
 
+    def clip(self, wanted: str = "clips") -> tuple[int, int, int]:
+        """(frames, height, width) of the clips that a system is trained on.
+
+        Args:
+            wanted: what it is trained on, for the message.
+
+        Raises:
+            UserError: for examples that are no clips in colour.
+
+        Example:
+            >>> DataFacts(example_shape=(8, 32, 32, 3), num_classes=10).clip()
+            (8, 32, 32)
+        """
+        shape = self.example_shape
+        if len(shape) != 4 or shape[3] != 3:
+            raise UserError(
+                f"example_shape={shape} must be (frames, height, width, 3): this "
+                f"system is trained on {wanted}. Choose a data set of {wanted}, such "
+                "as clips-plain or videos:PATH."
+            )
+        return shape[:3]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """What a person may choose about a system's task; None is the system's own choice.
 
     Attributes:
-        head: local head, such as `class-means`, `linear` or `cosine`.
+        head: local head, such as `class-means`, `linear`, `linear-bias` or `cosine`.
         label_space: `client` or `global`.
         embedding_dim: D.
         trainable: backbone parameters to train: `all`, `norm`, `last`, `names:a,b*`, or

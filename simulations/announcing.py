@@ -1,5 +1,7 @@
 """What a run says before it spends anything: the guarantee, and what the noise does."""
 
+from math import isfinite
+
 from accounting import EpsilonReport, PrivacyStatement
 from fedemb.noise_forecast import NoiseForecast
 from simulations.assembly import Assembly
@@ -35,7 +37,7 @@ def announce(
         f"{claimed.rounds} rounds ({mechanism.noise} noise, multiplier "
         f"{mechanism.noise_multiplier:.4g}; {_other_bound(claimed)})",
     )
-    if claimed.delta > LARGE_DELTA:
+    if claimed.delta > LARGE_DELTA and isfinite(claimed.epsilon):
         listener.notice(
             f"delta = {claimed.delta:.2g} is too large to protect anybody: publishing "
             f"every {mechanism.unit}'s data outright with that probability would "
@@ -55,6 +57,28 @@ def announce(
     )
     if forecast.warns:
         listener.notice(forecast.advice)
+    skipped = skipped_stages(assembly)
+    if skipped:
+        listener.notice(skipped)
+
+
+def skipped_stages(assembly: Assembly) -> str:
+    """That a run is too short for some stages; empty if it is not."""
+    rounds = assembly.rounds()
+    without = [
+        f"{stage.name} ({100 * stage.share_of_rounds:.3g} % of the rounds)"
+        for stage, own in zip(assembly.stages, rounds, strict=True)
+        if not own
+    ]
+    if not without:
+        return ""
+    enough = sum(rounds) + 1
+    while not all(assembly.split_rounds(enough)):
+        enough += 1
+    return (
+        f"{sum(rounds)} rounds are too few for every stage: nothing will be trained in "
+        f"{', '.join(without)}. With --rounds {enough} every stage has a round."
+    )
 
 
 def _other_bound(claimed: EpsilonReport) -> str:

@@ -41,7 +41,10 @@ class Assembly:
 
     def rounds(self) -> list[int]:
         """Rounds of each stage; they add up to the run's rounds."""
-        total = self.configuration.run.rounds
+        return self.split_rounds(self.configuration.run.rounds)
+
+    def split_rounds(self, total: int) -> list[int]:
+        """How so many rounds are divided among the stages, by their shares."""
         ends, share = [0], 0.0
         for stage in self.stages:
             share += stage.share_of_rounds

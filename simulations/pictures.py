@@ -39,6 +39,7 @@ def write_html(
         privacy=report["privacy"],
         metrics=report["metrics"],
         rounds_completed=int(report["rounds_completed"]),
+        headline=assembly.system.metric,
         performance=report["performance"],
         evaluations=progress.rows,
         noise=forecast,
@@ -64,11 +65,13 @@ def _gallery(assembly: Assembly, before: nn.Module, after: nn.Module) -> Gallery
     rows = _spread(len(held_out))
     examples = held_out.only(rows)
     first, last = assembly.stages[0].task, assembly.stages[-1].task
+    first_field = next(iter(examples.fields.values()))
     return Gallery(
         labels=examples.fields["label"].astype(np.int64),
         before=embed_all(first, before.eval(), examples).numpy(),
         after=embed_all(last, after.eval(), examples).numpy(),
         images=_thumbnails(last, examples),
+        noun="clip" if first_field.ndim == 5 else "image",
         class_names=assembly.dataset.class_names,
     )
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from simulations.datasets.images import BadImage, decode
+from simulations.datasets.video_files import ANIMATIONS, VIDEOS, decode_clip
 
 Fields = Mapping[str, NDArray[np.generic]]
 
@@ -17,14 +18,16 @@ def read_queries(paths: Sequence[Path], like: Examples) -> Examples:
     """A group per file: one row of an image, or the rows of an `.npz` file.
 
     Args:
-        paths: image files where the first field of `like` holds images, or still clips
-            of one picture where it holds clips; `.npz` files, whose arrays bear the
-            names of its fields, for every kind.
+        paths: image files where the first field of `like` holds images; videos,
+            animations, folders of frames, or pictures as still clips where it holds
+            clips; `.npz` files, whose arrays bear the names of its fields, for every
+            kind.
         like: examples of the kind wanted. Fields that a file does not have are blank:
             zeros, or empty text.
 
     Raises:
         UserError: naming the first file that cannot be read, and why.
+        NotAvailable: PyAV is needed and not installed.
     """
     parts = [_read(path, like.fields) for path in paths]
     rows = {
@@ -44,13 +47,27 @@ def _read(path: Path, like: Fields) -> Fields:
             f"{path} is not an .npz file; this run was trained on {name} of shape "
             f"{shape}: give .npz files with {_wanted(like)}."
         )
+    moving = len(shape) == 4 and (
+        path.is_dir() or path.suffix.lower() in (*ANIMATIONS, *VIDEOS)
+    )
     try:
-        picture = decode(path, (shape[-3], shape[-2]), shape[-1])
+        found = _clip(path, shape) if moving else decode(path, shape[-3:-1], shape[-1])
     except (BadImage, OSError) as error:
-        raise UserError(f"{path} cannot be read as an image: {error}.") from error
+        kind = "a clip" if moving else "an image"
+        raise UserError(f"{path} cannot be read as {kind}: {error}.") from error
     if np.issubdtype(first.dtype, np.floating):
-        picture = (picture / 255).astype(first.dtype)
-    return _blanks({name: np.broadcast_to(picture, (1, *shape))}, like)
+        found = (found / 255).astype(first.dtype)
+    return _blanks({name: np.broadcast_to(found, (1, *shape))}, like)
+
+
+def _clip(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    frames, height, width, colours = shape
+    if height != width or colours != 3:
+        raise BadImage(
+            f"clips of {height} x {width} pixels in {colours} colours are read from "
+            ".npz files alone"
+        )
+    return decode_clip(path, frames, height)
 
 
 def _arrays(path: Path, like: Fields) -> dict[str, NDArray[np.generic]]:

@@ -93,7 +93,8 @@ class ConsoleListener:
         """A bar for the rounds of a stage."""
         note = f"resuming after round {done}" if done else ""
         self._task = self._bar.add_task(stage, total=rounds, completed=done, note=note)
-        self.fact("stage", f"{stage}: {rounds} rounds{', ' + note if note else ''}")
+        counted = f"{rounds} round{'s' * (rounds != 1)}"
+        self.fact("stage", f"{stage}: {counted}{', ' + note if note else ''}")
 
     def round(self, stage: str, report: RoundReport, seconds: float) -> None:
         """One round further."""

@@ -79,8 +79,9 @@ def evaluate(
         shown = only_metrics(metrics)
         print_json({"run": str(run), "dataset": dataset, "metrics": shown})
         return
+    width = max(map(len, metrics), default=0)
     for name, value in metrics.items():
-        print(f"{name:<24} {shown_number(value)}")
+        print(f"{name:<{width}} {shown_number(value)}")
     if undefined := undefined_metrics(metrics):
         print(undefined, file=sys.stderr)
 
@@ -138,7 +139,8 @@ def embed(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Image files, or .npz files with arrays named as the data's."
+            help="Image files (for clips also videos, GIFs and folders of frames), or "
+            ".npz files with arrays named as the data's."
         ),
     ],
     out: Annotated[

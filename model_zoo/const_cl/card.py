@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fedemb.errors import UserError
 from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
@@ -20,8 +19,10 @@ class ConstClStages:
         backbone: arguments of `ResNetShape`.
         head: arguments of `HeadShape`, but for the channels.
         views: arguments of `Augmentation`, but for the frames.
-        share: of a clip's frames that a view has.
+        share: of a clip that a view spans; with a stride it has fewer frames.
         task: arguments of `ConstClTask`.
+        changes: fields of the task to change, to see what a part of it brings: see
+            `model_zoo.changes`; `{"head": {"guided": False}}` leaves out the decoder.
     """
 
     backbone: Mapping[str, Any] = field(default_factory=dict)
@@ -29,26 +30,24 @@ class ConstClStages:
     views: Mapping[str, Any] = field(default_factory=dict)
     share: float = 0.5
     task: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """One stage that trains both branches on pairs of views.
 
         Raises:
-            UserError: if the examples are not clips, or are too short for two views.
+            UserError: if the examples are not clips, or for unknown changes.
         """
         from fedemb.stages import Stage
+        from model_zoo.changes import changed
         from model_zoo.const_cl.backbone import ResNetShape, TwoHeadedResNet
         from model_zoo.const_cl.heads import HeadShape
         from model_zoo.const_cl.task import ConstClTask
         from model_zoo.const_cl.views import Augmentation
 
-        if len(data.example_shape) != 4:
-            raise UserError(
-                f"example_shape={data.example_shape} must be (frames, height, width, "
-                "3): this system is trained on clips."
-            )
         shape = ResNetShape(**self.backbone)
-        frames = max(1, int(data.example_shape[0] * self.share))
+        span = int(data.clip()[0] * self.share)
+        frames = max(1, span // self.views.get("stride", 1))
         task = ConstClTask(
             name="const_cl",
             backbone=partial(TwoHeadedResNet, shape),
@@ -57,6 +56,7 @@ class ConstClStages:
             augmentation=Augmentation(frames=frames, **self.views),
             **self.task,
         )
+        task = changed(task, self.changes)
         return (Stage("two branches", task, 1.0, options.trainable or "all"),)
 
 
@@ -78,8 +78,16 @@ _TINY_HEAD = {
     **{"hidden": 32, "hidden_layers": 1, "embedding": 16, "region": 2, "context": 1},
     **{"layers": 1, "units": 1, "width": 8},
 }
-_CLIP = DataFacts(example_shape=(32, 224, 224, 3), num_classes=400)
-
+# Two views of 16 frames, every second one, from a longer piece of video.
+_VIEWS = {"stride": 2}
+_CLIP = DataFacts(example_shape=(64, 224, 224, 3), num_classes=400)
+# The public code's own defaults, which its configuration for Kinetics changes. The
+# maximum halves time once more: of 16 frames 4 maps are left, too few for 5 of context.
+_RESNET3DY50 = {
+    "temporal": ((3, 3, 3), (3, 1, 3, 1), (3, 1, 3, 1, 3, 1), (1, 3, 1)),
+    "pool_every": 2,
+}
+_FEW = {"context": 3}
 
 CONST_CL = System(
     name="const_cl",
@@ -105,6 +113,16 @@ CONST_CL = System(
             ),
             data=DataFacts(example_shape=(4, 32, 32, 3), num_classes=10),
         ),
+        "tiny-unguided": Configuration(
+            note="without the decoder: regions are compared as they are",
+            build=ConstClStages(
+                backbone=_TINY,
+                head=_TINY_HEAD | {"guided": False},
+                views={"boxes": 4},
+                task={"local_weight": 0.1},
+            ),
+            data=DataFacts(example_shape=(4, 32, 32, 3), num_classes=10),
+        ),
         "small": Configuration(
             note="four groups of one block, 8 to 64 filters wide",
             build=ConstClStages(
@@ -117,12 +135,40 @@ CONST_CL = System(
         ),
         "paper": Configuration(
             note="ResNet-50 in 3D with two last groups, GroupNorm",
-            build=ConstClStages(),
+            build=ConstClStages(views=_VIEWS),
             data=_CLIP,
         ),
         "paper-one-branch": Configuration(
             note="without the local branch; both losses see one",
-            build=ConstClStages(backbone={"branches": 1}),
+            build=ConstClStages(backbone={"branches": 1}, views=_VIEWS),
+            data=_CLIP,
+        ),
+        "resnet3dy50": Configuration(
+            note="the public code's defaults: kernels in time alternate, gates",
+            build=ConstClStages(
+                backbone=_RESNET3DY50 | {"gated": True}, head=_FEW, views=_VIEWS
+            ),
+            data=_CLIP,
+        ),
+        "resnet3dy50-one-branch": Configuration(
+            note="the same without the local branch",
+            build=ConstClStages(
+                backbone=_RESNET3DY50 | {"gated": True, "branches": 1},
+                head=_FEW,
+                views=_VIEWS,
+            ),
+            data=_CLIP,
+        ),
+        "resnet3dy50-ungated": Configuration(
+            note="the public code's defaults without gates",
+            build=ConstClStages(backbone=_RESNET3DY50, head=_FEW, views=_VIEWS),
+            data=_CLIP,
+        ),
+        "resnet3dy50-ungated-one-branch": Configuration(
+            note="the same without the local branch",
+            build=ConstClStages(
+                backbone=_RESNET3DY50 | {"branches": 1}, head=_FEW, views=_VIEWS
+            ),
             data=_CLIP,
         ),
     },

@@ -29,9 +29,13 @@ class HeadShape:
         layers: of the decoder.
         units: attention units side by side in a layer.
         width: of a unit.
+        outputs: width of regions that were carried across; None is `channels`, which
+            the local loss needs.
+        guided: whether regions are carried by the decoder. If not, there is none, and
+            regions are compared as they are: the paper's ablation.
 
     Raises:
-        UserError: an even number of context frames.
+        UserError: an even number of context frames, or no layers in the decoder.
     """
 
     channels: int = 2048
@@ -43,12 +47,19 @@ class HeadShape:
     layers: int = 3
     units: int = 3
     width: int = 128
+    outputs: int | None = None
+    guided: bool = True
 
     def __post_init__(self) -> None:
         if self.context % 2 == 0:
             raise UserError(
                 f"context={self.context} must be odd: as many frames before the middle "
                 "one as after it."
+            )
+        if self.layers < 1:
+            raise UserError(
+                f"layers={self.layers} must be at least 1; guided=False leaves the "
+                "decoder out."
             )
 
 
@@ -65,7 +76,20 @@ class LocalHead(nn.Module):
             layers += [nn.LayerNorm(shape.hidden), nn.ReLU()]
             width = shape.hidden
         self.perceptron = nn.Sequential(*layers, nn.Linear(width, shape.embedding))
-        self.reconstructor = Reconstructor(shape)
+        self.reconstructor = Reconstructor(shape) if shape.guided else None
+
+    def carried(self, regions: Tensor, maps: Tensor) -> Tensor:
+        """Regions `[B, N, C]` as they should look in another view.
+
+        Args:
+            regions: of one view.
+            maps: of the other view, unit-length features `[B, C, t, h, w]`; they play
+                no part where nothing guides.
+        """
+        if self.reconstructor is None:
+            return regions
+        out: Tensor = self.reconstructor(regions, self.reconstructor.memory(maps))
+        return out
 
 
 class Reconstructor(nn.Module):
@@ -81,7 +105,7 @@ class Reconstructor(nn.Module):
             Side(widths[i], memory, shape.width, shape.units)
             for i in range(shape.layers)
         )
-        self.outward = nn.Linear(widths[-1], shape.channels)
+        self.outward = nn.Linear(widths[-1], shape.outputs or shape.channels)
 
     def forward(self, regions: Tensor, memory: Tensor) -> Tensor:
         """Regions `[B, N, C]` of one view in the other, whose memory is `[B, m, D]`."""

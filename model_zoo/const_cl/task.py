@@ -35,7 +35,7 @@ class ConstClTask:
         local_weight: of the local loss; 0.001 as published for a rate of 40.
 
     Raises:
-        UserError: a negative weight.
+        UserError: a negative weight, or regions that change their width on the way.
     """
 
     name: str
@@ -50,6 +50,12 @@ class ConstClTask:
     def __post_init__(self) -> None:
         if self.local_weight < 0:
             raise UserError(f"local_weight={self.local_weight} must not be negative.")
+        if self.local_weight and self.head.outputs not in (None, self.head.channels):
+            raise UserError(
+                f"outputs={self.head.outputs} of the head must be the channels="
+                f"{self.head.channels} of the maps: carried regions are compared with "
+                "regions. Leave outputs out, or set local_weight=0."
+            )
 
     def make_backbone(self) -> nn.Module:
         """A new backbone, initialised from torch's global generator."""
@@ -88,7 +94,7 @@ class ConstClTask:
         return {
             "views": torch.stack([pixels for pixels, _ in parts], dim=1),
             "boxes": torch.stack([boxes for _, boxes in parts], dim=1),
-            "clip": middle(clips, self.augmentation.frames),
+            "clip": middle(clips, self.augmentation),
         }
 
     def features(self, backbone: nn.Module, batch: Batch) -> Features:
@@ -115,10 +121,9 @@ class ConstClTask:
         if self.local_weight == 0:
             return total
         first, second = found["regions"].unbind(1)
-        memory = [own.reconstructor.memory(maps) for maps in found["maps"].unbind(1)]
+        maps = found["maps"].unbind(1)
         valid = torch.ones_like(first[..., 0])
-        there = own.reconstructor(first, memory[1])
-        back = own.reconstructor(second, memory[0])
+        there, back = own.carried(first, maps[1]), own.carried(second, maps[0])
         cold = self.temperatures[1]
         local = local_loss(there, first, second, valid, cold, weight)
         local = local + local_loss(back, second, first, valid, cold, weight)

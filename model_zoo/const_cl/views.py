@@ -17,7 +17,8 @@ class Augmentation:
     """How a view is made of a clip.
 
     Attributes:
-        frames: T of a view; where the clip has more, the view starts anywhere.
+        frames: T' of a view; where the clip has more, the view starts anywhere.
+        stride: frames of the clip from one frame of a view to the next.
         least_area: of the crop, as a share of the frame.
         flip: whether half of the views are mirrored.
         light: largest change of brightness and of contrast, as a share.
@@ -28,21 +29,33 @@ class Augmentation:
     """
 
     frames: int
+    stride: int = 1
     least_area: float = 0.3
     flip: bool = True
     light: float = 0.3
     boxes: int = 8
 
     def __post_init__(self) -> None:
-        if self.frames < 1 or self.boxes < 1:
+        if min(self.frames, self.stride, self.boxes) < 1:
             raise UserError(
-                f"frames={self.frames} and boxes={self.boxes} must be at least 1."
+                f"frames={self.frames}, stride={self.stride} and boxes={self.boxes} "
+                "must be at least 1."
             )
         if not 0 < self.least_area <= 1 or not 0 <= self.light < 1:
             raise UserError(
                 f"least_area={self.least_area} must be in (0, 1] and light="
                 f"{self.light} in [0, 1)."
             )
+
+    @property
+    def span(self) -> int:
+        """Frames of a clip from the first to the last of a view.
+
+        Example:
+            >>> Augmentation(frames=16, stride=2).span
+            31
+        """
+        return (self.frames - 1) * self.stride + 1
 
 
 def augmented(
@@ -67,24 +80,29 @@ def augmented(
         UserError: clips shorter than a view.
     """
     count, length = clips.shape[:2]
-    if length < how.frames:
-        raise UserError(f"clips of {length} frames are shorter than {how.frames}.")
+    if length < how.span:
+        raise UserError(
+            f"clips of {length} frames are shorter than {how.frames} frames at "
+            f"stride={how.stride}, which span {how.span}. Take longer clips, or a "
+            "lower stride."
+        )
     words = np.empty((count, 7 + 4 * how.boxes))
     for group, seed in enumerate(seeds):
         rows = slice(int(offsets[group]), int(offsets[group + 1]))
         draw = np.random.Generator(np.random.Philox([int(seed), view]))
         words[rows] = draw.random((rows.stop - rows.start, words.shape[1]))
-    start = np.floor(words[:, 0] * (length - how.frames + 1)).astype(np.int64)
-    rows_of = np.arange(count)[:, None], start[:, None] + np.arange(how.frames)
+    start = np.floor(words[:, 0] * (length - how.span + 1)).astype(np.int64)
+    chosen = start[:, None] + how.stride * np.arange(how.frames)
+    rows_of = np.arange(count)[:, None], chosen
     pixels = clip_pixels(clips[rows_of])
     pixels = _cropped(pixels, words[:, 1:5], how)
     return _lit(pixels, words[:, 5:7], how), random_boxes(words[:, 7:])
 
 
-def middle(clips: NDArray[np.generic], frames: int) -> Tensor:
+def middle(clips: NDArray[np.generic], how: Augmentation) -> Tensor:
     """The middle frames of clips, unchanged, `[n, 3, T', H, W]`."""
-    start = (clips.shape[1] - frames) // 2
-    return clip_pixels(clips[:, start : start + frames])
+    start = (clips.shape[1] - how.span) // 2
+    return clip_pixels(clips[:, start : start + how.span : how.stride])
 
 
 def random_boxes(words: NDArray[np.float64]) -> Tensor:

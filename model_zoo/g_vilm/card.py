@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fedemb.errors import UserError
 from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
@@ -19,7 +18,8 @@ class GVilmStages:
     Attributes:
         video: arguments of `Sizes`, but for the clip and the text tower.
         text: arguments of `TextShape`.
-        task: arguments of `GVilmTask`, such as `weights` for ablations.
+        task: arguments of `GVilmTask`, such as `weights` for ablations, or
+            `{"paste_source": "public", "public_clips": "hosts.npy"}`.
     """
 
     video: Mapping[str, Any]
@@ -37,17 +37,11 @@ class GVilmStages:
         from model_zoo.g_vilm.task import GVilmTask
         from model_zoo.text.transformer import TextShape
 
-        if len(data.example_shape) != 4:
-            raise UserError(
-                f"example_shape={data.example_shape} must be (frames, height, width, "
-                "3): this system is trained on clips with captions."
-            )
-        frames, height, width = data.example_shape[:3]
         text = TextShape(**self.text)
         video = dict(self.video)
         if options.embedding_dim:
             video["shared"] = options.embedding_dim
-        sizes = Sizes(clip=(frames, height, width), text=text, **video)
+        sizes = Sizes(clip=data.clip("clips with captions"), text=text, **video)
         task = GVilmTask(
             name="g_vilm",
             backbone=partial(DualEncoder, sizes),
@@ -84,7 +78,7 @@ _SMALL = GVilmStages(
 )
 _BERT = {
     **{"vocab_size": 30522, "length": 512, "width": 768, "layers": 12, "heads": 12},
-    "pool": "first",
+    **{"pool": "first", "types": 2},
 }
 
 

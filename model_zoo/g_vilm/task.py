@@ -22,6 +22,8 @@ from model_zoo.g_vilm.pasting import (
     by_owner,
     paste,
     plan_pasting,
+    plan_public_pasting,
+    public_clips,
 )
 from model_zoo.text.nouns import noun_prompts
 from model_zoo.text.tokenizer import encode, shipped
@@ -49,10 +51,12 @@ class GVilmTask(ConstantHead):
         weights: of temporal grouping, spatial grounding and global contrast.
         temperatures: of grouping, grounding and contrast, at first.
         paste_source: whose clips surround a pasted one: `same_virtual_client`,
-            `same_user`, or `none`.
+            `same_user`, `public`, or `none`.
+        public_clips: for the source `public`: a `.npy` file of clips that belong to
+            nobody, uint8 `[n, T, H, W, 3]`.
 
     Raises:
-        UserError: an unknown source, or a negative weight.
+        UserError: an unknown source, one without its clips, or a negative weight.
     """
 
     name: str
@@ -65,6 +69,7 @@ class GVilmTask(ConstantHead):
     weights: Steps = (1.0, 1.0, 1.0)
     temperatures: Steps = (0.1, 0.05, 0.05)
     paste_source: str = "same_virtual_client"
+    public_clips: str | None = None
     label_space: str = "global"
 
     def __post_init__(self) -> None:
@@ -72,6 +77,15 @@ class GVilmTask(ConstantHead):
             raise UserError(
                 f"paste_source={self.paste_source!r} must be one of "
                 f"{', '.join(PASTE_SOURCES)}."
+            )
+        if self.paste_source == "public" and self.public_clips is None:
+            raise UserError(
+                "paste_source='public' needs public_clips, a .npy file of clips."
+            )
+        if self.paste_source != "public" and self.public_clips is not None:
+            raise UserError(
+                f"public_clips={self.public_clips!r} are used by paste_source='public' "
+                f"alone, not by {self.paste_source!r}."
             )
         if min(self.weights) < 0:
             raise UserError(f"weights={self.weights} must not be negative.")
@@ -89,7 +103,8 @@ class GVilmTask(ConstantHead):
         """Clips, blended clips with their masks, captions and noun prompts as ids."""
         fields = examples.fields
         clips = fields["clip"]
-        pasted = self._pasted(examples, seeds)
+        hosts = None if self.public_clips is None else public_clips(self.public_clips)
+        pasted = self._pasted(examples, seeds, hosts)
         tokenizer = shipped(self.vocab_size)
         captions = fields["caption"].astype(str)
         prompts, valid = noun_prompts(captions, self.nouns)
@@ -97,7 +112,7 @@ class GVilmTask(ConstantHead):
         ids = encode(tokenizer, flat, self.length)
         return {
             "clip": clip_pixels(clips),
-            "blended": clip_pixels(paste(clips, pasted, self.tube_frames)),
+            "blended": clip_pixels(paste(clips, pasted, self.tube_frames, hosts)),
             "mask": torch.from_numpy(pasted.mask.astype(np.int64)),
             "caption": torch.from_numpy(encode(tokenizer, captions, self.length)),
             "nouns": torch.from_numpy(ids.reshape(len(clips), self.nouns, -1)),
@@ -136,13 +151,20 @@ class GVilmTask(ConstantHead):
         """Retrieval, grouping, grounding and identity metrics of held-out clips."""
         return evaluate(self, backbone, examples)
 
-    def _pasted(self, examples: Examples, seeds: NDArray[np.uint64]) -> Pasted:
+    def _pasted(
+        self,
+        examples: Examples,
+        seeds: NDArray[np.uint64],
+        hosts: NDArray[np.uint8] | None,
+    ) -> Pasted:
         clips = examples.fields["clip"]
         units = clips.shape[1] // self.tube_frames
         offsets = examples.offsets
         if self.paste_source == "none":
             rows = np.arange(len(examples))
             return Pasted(rows, np.ones((len(rows), units), dtype=bool))
+        if hosts is not None:
+            return plan_public_pasting(offsets, units, seeds, len(hosts))
         if self.paste_source == "same_user":
             owners = examples.fields.get(OWNER)
             if owners is None:  # held-out rows belong to nobody: all are one group

@@ -1,18 +1,17 @@
-"""What both denoisers share: attention in plain products, and waves of time and place.
-
-Plain products, because `torch.func.vmap` batches them.
-"""
+"""What both denoisers share: attention to tokens seen, and waves of time and place."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from model_zoo import attention
+
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, heads: int, seen: Tensor | None = None
 ) -> Tensor:
-    """Multi-head attention in plain products, which `vmap` batches.
+    """Multi-head attention, see `model_zoo.attention.attend`.
 
     Args:
         query: `[B, T, width]`.
@@ -21,14 +20,8 @@ def attend(
         heads: that the width is split into.
         seen: `[B, L]`, 0 for keys that nothing attends to.
     """
-    query, key, value = (
-        torch.unflatten(x, -1, (heads, -1)).transpose(1, 2) for x in (query, key, value)
-    )
-    logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-    if seen is not None:
-        floor = torch.finfo(logits.dtype).min
-        logits = logits.masked_fill(seen[:, None, None, :] == 0, floor)
-    return (logits.softmax(-1) @ value).transpose(1, 2).flatten(2)
+    blocked = None if seen is None else seen[:, None, None, :] == 0
+    return attention.attend(query, key, value, heads, blocked=blocked)
 
 
 def frequencies(time: Tensor, width: int) -> Tensor:

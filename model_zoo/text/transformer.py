@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
+from model_zoo.attention import attend
 
 POOLS = ("eos", "first", "last", "mean", "class")
 POSITIONS = ("learned", "sinusoidal")
@@ -42,6 +43,8 @@ class TextShape:
         norm_eps: of the norms.
         post_norm: whether a norm also follows each attention and perceptron.
         logit_cap: c of c tanh(l / c), which bounds attention logits l; None has none.
+        types: kinds of tokens with a vector each, as BERT tells two sentences apart; 0
+            has none.
 
     Raises:
         UserError: a number or word that cannot be.
@@ -64,11 +67,14 @@ class TextShape:
     norm_eps: float = 1e-5
     post_norm: bool = False
     logit_cap: float | None = None
+    types: int = 0
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "length", "width", "layers", "heads"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.types < 0:
+            raise UserError(f"types={self.types} must not be negative.")
         if self.width % self.heads:
             raise UserError(f"heads={self.heads} must divide width={self.width}.")
         if self.positions == "sinusoidal" and self.width % 2:
@@ -112,6 +118,9 @@ class TextTower(nn.Module):
         if shape.pool == "class":
             self.class_token = nn.Embedding(1, shape.width)
             nn.init.normal_(self.class_token.weight, std=spread)
+        if shape.types:
+            self.kind = nn.Embedding(shape.types, shape.width)
+            nn.init.normal_(self.kind.weight, std=0.02)
         mlp = shape.mlp or 4 * shape.width
         self.blocks = nn.ModuleList(
             Block(
@@ -132,16 +141,20 @@ class TextTower(nn.Module):
             else nn.Identity()
         )
 
-    def forward(self, ids: Tensor) -> Tensor:  # [B, L] -> [B, D]
-        """One vector per text."""
-        vectors: Tensor = self.projection(self.pooled(self.tokens(ids), ids))
+    def forward(self, ids: Tensor, types: Tensor | None = None) -> Tensor:
+        """One vector `[B, D]` per text; see `tokens` for the arguments."""
+        vectors: Tensor = self.projection(self.pooled(self.tokens(ids, types), ids))
         return vectors
 
-    def tokens(self, ids: Tensor) -> Tensor:
+    def tokens(self, ids: Tensor, types: Tensor | None = None) -> Tensor:
         """Normalised tokens `[B, L, width]`, one more with a class token.
 
+        Args:
+            ids: int64 `[B, L]`.
+            types: kind of every token, int64 `[B, L]`; None is all of kind 0.
+
         Raises:
-            UserError: more ids than the tower has places.
+            UserError: more ids than the tower has places, or kinds without vectors.
         """
         shape = self.shape
         if ids.shape[-1] > shape.length:
@@ -150,6 +163,10 @@ class TextTower(nn.Module):
             )
         seen = ids != shape.pad
         x: Tensor = self.token(ids)
+        if shape.types:
+            x = x + self.kind(torch.zeros_like(ids) if types is None else types)
+        elif types is not None:
+            raise UserError("this tower has no kinds of tokens; build it with types=2.")
         if shape.pool == "class":
             zero = torch.zeros_like(ids[:, :1])
             x = torch.cat([x, self.class_token(zero)], dim=1)
@@ -233,10 +250,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention in plain products, which `vmap` batches.
-
-    A query that may see nothing attends to everything evenly and stays finite.
-    """
+    """Multi-head self-attention, whose queries, keys and values are one map."""
 
     def __init__(self, width: int, heads: int, logit_cap: float | None = None) -> None:
         super().__init__()
@@ -246,15 +260,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, blocked: Tensor) -> Tensor:
         """Tokens `[B, L, width]`; `blocked` broadcasts to `[B, heads, L, L]`."""
-        batch, length, width = x.shape
-        split = self.inward(x).reshape(batch, length, 3, self.heads, -1)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        logits = query @ key.transpose(-1, -2) / math.sqrt(width // self.heads)
-        if self.logit_cap is not None:
-            logits = self.logit_cap * torch.tanh(logits / self.logit_cap)
-        floor = torch.finfo(logits.dtype).min
-        weights = logits.masked_fill(blocked, floor).softmax(-1)
-        mixed = (weights @ value).transpose(1, 2).reshape(batch, length, width)
+        query, key, value = self.inward(x).chunk(3, -1)
+        mixed = attend(
+            query, key, value, self.heads, blocked=blocked, cap=self.logit_cap
+        )
         out: Tensor = self.outward(mixed)
         return out
 

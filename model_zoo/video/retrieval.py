@@ -1,6 +1,7 @@
 """Retrieval between two lists of paired embeddings: R@k and median rank."""
 
 from collections.abc import Sequence
+from math import nan
 
 import torch
 from torch import Tensor
@@ -9,13 +10,16 @@ from torch import Tensor
 def paired_ranks(queries: Tensor, gallery: Tensor, block: int = 1024) -> Tensor:
     """Rank of row i of `gallery` for query i, from 1; int64 `[n]`.
 
-    Rows that score the same count as ahead of the right one, so that a constant
-    embedding finds nothing.
+    Rows that score the same, or no number, count as ahead of the right one, so that
+    constant embeddings and those that are not finite find nothing.
 
     Args:
         queries: `[n, D]`.
         gallery: `[n, D]`.
         block: queries scored at a time.
+
+    Raises:
+        ValueError: for lists of different lengths.
 
     Example:
         >>> paired_ranks(torch.eye(3), torch.eye(3)).tolist()
@@ -23,12 +27,16 @@ def paired_ranks(queries: Tensor, gallery: Tensor, block: int = 1024) -> Tensor:
         >>> paired_ranks(torch.ones(3, 2), torch.ones(3, 2)).tolist()
         [3, 3, 3]
     """
-    ranks = []
+    if len(queries) != len(gallery):
+        raise ValueError(
+            f"{len(queries)} queries need as many rows, not {len(gallery)}."
+        )
+    ranks = [torch.empty(0, dtype=torch.int64)]
     for start in range(0, len(queries), block):
         scores = queries[start : start + block] @ gallery.T
         rows = torch.arange(len(scores))
         right = scores[rows, rows + start]
-        ranks.append((scores >= right[:, None]).sum(1))
+        ranks.append((~(scores < right[:, None])).sum(1))
     return torch.cat(ranks)
 
 
@@ -37,10 +45,18 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """Recall at each k, and the median rank (the lower the better).
 
+    Recall at k says nothing among k rows or fewer, where everything is found, nor the
+    rank without rows: they are not a number then.
+
     Example:
         >>> retrieval_metrics(torch.eye(4), torch.eye(4), "text_to_video", (1,))
         {'text_to_video_recall_at_1': 1.0, 'text_to_video_median_rank': 1.0}
     """
     ranks = paired_ranks(queries, gallery).float()
-    found = {f"{name}_recall_at_{k}": float((ranks <= k).float().mean()) for k in ks}
-    return found | {f"{name}_median_rank": float(ranks.quantile(0.5))}
+    shares = {k: float((ranks <= k).float().mean()) for k in ks}
+    found = {
+        f"{name}_recall_at_{k}": share if k < len(ranks) else nan
+        for k, share in shares.items()
+    }
+    middle = float(ranks.quantile(0.5)) if len(ranks) else nan
+    return found | {f"{name}_median_rank": middle}

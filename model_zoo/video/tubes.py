@@ -31,7 +31,8 @@ class TubeShape:
         if any(a % b for a, b in zip(self.clip, self.tube, strict=True)):
             raise UserError(
                 f"tube={self.tube} must divide the clip {self.clip} (frames, height, "
-                "width)."
+                "width): take clips of another length or size (--frames, "
+                "--image-size), or a configuration with another tube."
             )
 
     @property

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fedemb.errors import UserError
 from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
@@ -38,16 +37,8 @@ class ViTStages:
         from model_zoo.video.identity import ClipIdentityTask
         from model_zoo.videoglue.vit3d import ViTShape
 
-        if len(data.example_shape) != 4:
-            raise UserError(
-                f"example_shape={data.example_shape} must be (frames, height, width, "
-                "3): this system is trained on clips."
-            )
         dim = options.embedding_dim or self.embedding_dim
-        frames, height, width = data.example_shape[:3]
-        shape = ViTShape(
-            clip=(frames, height, width), embedding_dim=dim, **dict(self.sizes)
-        )
+        shape = ViTShape(clip=data.clip(), embedding_dim=dim, **dict(self.sizes))
         task = ClipIdentityTask(
             name="videoglue",
             backbone=partial(_backbone, shape, self.bottleneck),

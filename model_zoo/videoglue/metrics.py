@@ -31,15 +31,20 @@ class Found:
 def top_one(scores: Floats, labels: NDArray[np.int64]) -> float:
     """Share of rows whose largest score is that of their class.
 
+    A row with a score that is no number is wrong.
+
     Example:
         >>> top_one(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
         0.5
     """
-    return float((scores.argmax(1) == labels).mean())
+    told = ~np.isnan(scores).any(1)
+    return float(((scores.argmax(1) == labels) & told).mean())
 
 
 def mean_class_precision(scores: Floats, truth: NDArray[np.bool_]) -> float:
     """Mean over classes of average precision; classes without a positive are ignored.
+
+    Scores that are no number come last.
 
     Args:
         scores: `[n, classes]`.
@@ -52,6 +57,9 @@ def mean_class_precision(scores: Floats, truth: NDArray[np.bool_]) -> float:
     """
     from sklearn.metrics import average_precision_score
 
+    unknown = np.isnan(scores)
+    if unknown.any():
+        scores = np.where(unknown, np.nanmin(scores, initial=0.0) - 1, scores)
     shown = truth.any(0)
     if not shown.any():
         return 0.0
@@ -70,8 +78,9 @@ def detection_precision(
 
     The detection of the highest score is matched first, to the truth of its class and
     place, of those not matched yet, that it overlaps most; a second detection of a
-    truth is a false one. Classes without a truth are ignored. (As in ActivityNet;
-    PASCAL VOC, Everingham et al. 2010, lets a detection try its best truth alone.)
+    truth is a false one. Classes without a truth are ignored, and so are detections
+    whose score is no number: nobody vouches for them. (As in ActivityNet; PASCAL VOC,
+    Everingham et al. 2010, lets a detection try its best truth alone.)
 
     Args:
         detections: with scores.
@@ -116,7 +125,7 @@ def overlaps_of(place: Floats, others: Floats) -> Floats:
 
 
 def _one_class(detections: Found, truths: Found, k: int, overlap: float) -> float:
-    own = np.flatnonzero(detections.classes == k)
+    own = np.flatnonzero((detections.classes == k) & ~np.isnan(detections.scores))
     own = own[np.argsort(-detections.scores[own], kind="stable")]
     there = np.flatnonzero(truths.classes == k)
     taken = np.zeros(len(there), dtype=bool)

@@ -156,8 +156,16 @@ def detect(
         scores: in [0, 1], `[B, L, S, classes]`.
         most: stretches kept per sequence and class.
         sharpness: the score of a stretch is multiplied by exp(-overlap^2 / sharpness)
-            for each better one.
+            for each better one; the published sigma.
+
+    Raises:
+        UserError: a sharpness that is not positive.
     """
+    if not sharpness > 0:
+        raise UserError(
+            f"sharpness={sharpness} must be positive; take a small one to keep nothing "
+            "that overlaps."
+        )
     candidates = stretches(shape)
     inside = candidates[:, 1] <= shape.windows
     count = min(most, int(inside.sum()))

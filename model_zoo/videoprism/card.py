@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
@@ -24,8 +25,10 @@ class VideoPrismStages:
         text: arguments of `TextShape`, but for the width.
         decoders: arguments of `DecoderShape`, but for its outer sides.
         shares: of the rounds, for contrast, distillation, and alignment (the encoder
-            is frozen, the text tower tuned); a share of 0 leaves a stage out.
+            is frozen, the text tower tuned).
         rates: of the server in each stage, as multiples of the run's.
+        order: the stages that are run, in order; the shares of the others are divided
+            among them.
         towers: arguments of `DualShape`.
         contrast: arguments of `ContrastiveTask`, such as `dropped`.
         distillation: arguments of `DistillationTask`, such as `weights` for ablations.
@@ -37,9 +40,10 @@ class VideoPrismStages:
     video: Mapping[str, Any]
     width: int
     text: Mapping[str, Any]
-    decoders: Mapping[str, Any] = field(default_factory=dict)
-    shares: tuple[float, float, float] = (0.5, 0.5, 0.0)
+    decoders: Mapping[str, Any]
+    shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
     rates: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    order: tuple[str, ...] = STAGES[:2]
     towers: Mapping[str, Any] = field(default_factory=dict)
     contrast: Mapping[str, Any] = field(default_factory=dict)
     distillation: Mapping[str, Any] = field(default_factory=dict)
@@ -52,16 +56,16 @@ class VideoPrismStages:
 
         Raises:
             UserError: if the examples are not clips, patches do not divide their
-                frames, or an option does not apply.
+                frames, `order` names other stages, or an option does not apply.
         """
-        from fedemb.stages import Stage
+        from fedemb.stages import Stage, in_order
         from model_zoo.text.transformer import TextShape
         from model_zoo.videoprism import network, public
         from model_zoo.videoprism.decoders import DecoderShape
         from model_zoo.videoprism.encoder import EncoderShape
         from model_zoo.videoprism.tasks import ContrastiveTask, DistillationTask
 
-        clip = _clip(data)
+        clip = data.clip("clips with captions")
         _refuse(options)
         width = options.embedding_dim or self.width
         video = EncoderShape(width=width, **self.video)
@@ -89,32 +93,26 @@ class VideoPrismStages:
         last = ContrastiveTask(
             name="videoprism-alignment", backbone=towers, **common, **self.contrast
         )
-        chosen = options.trainable
-        stage = [
-            partial(Stage, name, share_of_rounds=share, learning_rate_scale=rate)
-            for name, share, rate in zip(STAGES, self.shares, self.rates, strict=True)
+        second = DistillationTask(
+            name="videoprism-distillation",
+            backbone=partial(second_made, shape),
+            decoders=DecoderShape(outer=width, tokens=prod(grid), **self.decoders),
+            **common,
+            **self.distillation,
+        )
+        above = "auxiliary.*,pooler.*,text.*" if shape.auxiliary else "pooler.*,text.*"
+        trained = [
+            options.trainable or own
+            for own in (self.trained, "names:video.*", f"names:{above}")
         ]
-        made = [stage[0](task=first, trainable=chosen or self.trained)]
-        if self.shares[1]:
-            decoders = DecoderShape(
-                outer=width, tokens=grid[0] * grid[1] * grid[2], **self.decoders
-            )
-            second = DistillationTask(
-                name="videoprism-distillation",
-                backbone=partial(second_made, shape),
-                decoders=decoders,
-                **common,
-                **self.distillation,
-            )
-            trained = chosen or "names:video.*"
-            inherit = network.begin_distillation
-            made.append(stage[1](task=second, trainable=trained, inherit=inherit))
-        if self.shares[2]:
-            above = "names:auxiliary.*,pooler.*,text.*"
-            trained = chosen or (above if shape.auxiliary else "names:pooler.*,text.*")
-            inherit = network.without_teacher
-            made.append(stage[2](task=last, trainable=trained, inherit=inherit))
-        return tuple(made)
+        inherit = (None, network.begin_distillation, network.without_teacher)
+        rest = list(zip(self.shares, trained, inherit, self.rates, strict=True))
+        made = (
+            Stage(STAGES[0], first, *rest[0]),
+            Stage(STAGES[1], second, *rest[1]),
+            Stage(STAGES[2], last, *rest[2]),
+        )
+        return in_order(made, self.order)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +121,15 @@ class EncoderStages:
 
     Attributes:
         video: arguments of `EncoderShape`.
+        pooled: whether an attention pooler stands above the encoder, rather than a mean
+            of its tokens; then the head is the published classifier's layer.
     """
 
     video: Mapping[str, Any]
+    pooled: bool = False
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
-        """One stage over mean tokens.
+        """One stage over mean or pooled tokens.
 
         Raises:
             UserError: if the examples are not clips, patches do not divide their
@@ -137,36 +138,26 @@ class EncoderStages:
         from fedemb.stages import Stage
         from model_zoo.video.identity import ClipIdentityTask
         from model_zoo.videoprism.encoder import EncoderShape
-        from model_zoo.videoprism.network import MeanTokens
+        from model_zoo.videoprism.network import MeanTokens, PooledTokens
 
         shape = EncoderShape(**self.video)
-        shape.grid(_clip(data))
+        shape.grid(data.clip())
         if options.embedding_dim not in (None, shape.width):
             raise UserError(
                 f"embedding_dim={options.embedding_dim} must be {shape.width}: the "
-                "embedding is the mean of the encoder's tokens."
+                "embedding is as wide as the encoder's tokens."
             )
         task = ClipIdentityTask(
             name="videoprism",
-            backbone=partial(MeanTokens, shape),
+            backbone=partial(PooledTokens if self.pooled else MeanTokens, shape),
             embedding_dim=shape.width,
             num_classes=data.num_classes,
-            head=options.head or "class-means",
-            label_space=options.label_space or "client",
+            head=options.head or ("linear-bias" if self.pooled else "class-means"),
+            label_space=options.label_space or ("global" if self.pooled else "client"),
             always_normalize=options.always_normalize,
             temperature=options.temperature or 0.1,
         )
         return (Stage("embedding", task, 1.0, options.trainable or "all"),)
-
-
-def _clip(data: DataFacts) -> tuple[int, int, int]:
-    if len(data.example_shape) != 4:
-        raise UserError(
-            f"example_shape={data.example_shape} must be (frames, height, width, 3): "
-            "this system is trained on clips with captions."
-        )
-    frames, height, width = data.example_shape[:3]
-    return frames, height, width
 
 
 def _refuse(options: TaskOptions) -> None:
@@ -228,6 +219,7 @@ _TINY = VideoPrismStages(
     contrast={"temperature": 0.2, "dropped": 0.25},
     decoders={"width": 16, "layers": 1, "heads": 2, "mlp": 32},
     shares=(0.6, 0.1, 0.3),
+    order=STAGES,
     rates=(1.0, 0.1, 0.3),  # at full rate distillation undoes what contrast learned
     towers={"auxiliary": 0, "pooler": 0},
     projected=True,
@@ -257,13 +249,24 @@ def _encoder(size: str) -> Configuration:
         note=f"the {size} encoder alone, trained by telling classes apart",
         build=EncoderStages(video=_published(size)),
         data=_films(size),
+        metric="recall_at_1",
+    )
+
+
+def _classifier(size: str, video: Mapping[str, Any], data: DataFacts) -> Configuration:
+    return Configuration(
+        note=f"the {size} encoder, an attention pooler and a linear layer, which stays "
+        "on the virtual client",
+        build=EncoderStages(video=video, pooled=True),
+        data=data,
+        metric="recall_at_1",
     )
 
 
 def _video_text(size: str) -> Configuration:
     return Configuration(
         note=f"the {size} video-text model: the contrastive stage alone",
-        build=_paper(size, shares=(1.0, 0.0, 0.0)),
+        build=_paper(size, order=STAGES[:1]),
         data=_films(size),
     )
 
@@ -310,6 +313,7 @@ VIDEOPRISM = System(
             note="the small encoder alone, trained by telling classes apart",
             build=EncoderStages(video=_SMALL_VIDEO | {"width": 64}),
             data=_CLIP,
+            metric="recall_at_1",
         ),
         "paper": Configuration(
             note="both stages at base size; counts the frozen teacher, too",
@@ -318,12 +322,17 @@ VIDEOPRISM = System(
         ),
         "paper-aligned": Configuration(
             note="the same, then a text tower tuned to the frozen student",
-            build=_paper("base", shares=(0.4, 0.4, 0.2)),
+            build=_paper("base", order=STAGES),
             data=_films("base"),
         ),
+        "small-classifier": _classifier("small", _SMALL_VIDEO | {"width": 64}, _CLIP),
         "base": _encoder("base"),
         "large": _encoder("large"),
         "giant": _encoder("giant"),
+        **{
+            f"{size}-classifier": _classifier(size, _published(size), _films(size))
+            for size in ("base", "large", "giant")
+        },
         "base-text": _video_text("base"),
         "large-text": _video_text("large"),
         "giant-text": _video_text("giant"),

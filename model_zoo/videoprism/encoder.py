@@ -65,7 +65,7 @@ class EncoderShape:
         if height % self.patch or width % self.patch:
             raise UserError(
                 f"frames of {height} x {width} pixels cannot be cut into patches of "
-                f"{self.patch}; resize them, or choose another patch."
+                f"{self.patch}; resize them (--image-size), or choose another patch."
             )
         return frames, height // self.patch, width // self.patch
 

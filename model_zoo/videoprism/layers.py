@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedemb.errors import UserError
+from model_zoo.attention import attend, attention_logits
 
 LOGIT_CAP = 50.0
 NORM_EPS = 1e-6
 
 
 class Attention(nn.Module):
-    """Multi-head attention of queries `[B, q, D]` to tokens `[B, n, D]`.
+    """Multi-head attention of queries `[B, q, D]` to tokens `[B, n, D]`; see `attend`.
 
-    Logits l become c tanh(l / c) before masking. The softmax is at least in float32.
+    Logits l become c tanh(l / c) before masking.
 
     Args:
         width: D.
@@ -61,28 +62,29 @@ class Attention(nn.Module):
             tokens: `[B, n, D]`.
             blocked: bool `[B, n]`, true for tokens that nobody attends to.
         """
-        value = self._split(self.value(tokens))
-        logits = self.logits(queries, tokens)
-        if blocked is not None:
-            floor = torch.finfo(logits.dtype).min
-            logits = logits.masked_fill(blocked[:, None, None, :], floor)
-        precise = torch.promote_types(logits.dtype, torch.float32)
-        weights = logits.to(precise).softmax(-1).to(logits.dtype)
-        mixed: Tensor = self.outward((weights @ value).transpose(1, 2).flatten(2))
-        return mixed
+        mixed = attend(
+            self._query(queries),
+            self.key(tokens),
+            self.value(tokens),
+            self.heads,
+            blocked=None if blocked is None else blocked[:, None, None, :],
+            cap=self.cap,
+        )
+        out: Tensor = self.outward(mixed)
+        return out
 
     def logits(self, queries: Tensor, tokens: Tensor) -> Tensor:
         """`[B, heads, q, n]`, capped, before masking."""
-        query = self._split(self.query(queries))
-        if self.scale is not None:
-            # softplus(0) = log 2: the scale is 1 at first
-            query = query * F.softplus(self.scale) / math.log(2)
-        query = query * query.shape[-1] ** -0.5
-        logits = query @ self._split(self.key(tokens)).transpose(-1, -2)
-        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+        query, key = self._query(queries), self.key(tokens)
+        return attention_logits(query, key, self.heads, self.cap)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
+    def _query(self, queries: Tensor) -> Tensor:
+        query: Tensor = self.query(queries)
+        if self.scale is None:
+            return query
+        # softplus(0) = log 2: the scale is 1 at first
+        scale = F.softplus(self.scale) / math.log(2)
+        return query * scale.repeat(self.heads)
 
 
 class Block(nn.Module):

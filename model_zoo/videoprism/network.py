@@ -46,6 +46,21 @@ class MeanTokens(nn.Module):
         return self.video.grids(clips, 1)[0].mean((1, 2, 3))
 
 
+class PooledTokens(nn.Module):
+    """The encoder and a pooler as wide as it: a classifier without its last layer."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.video = FactorizedEncoder(shape)
+        self.pooler = Pooler(shape.width, shape.heads)
+        lecun_(self.pooler)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Pooled tokens `[B, D]` of clips `[B, 3, T, H, W]`, x / 128 - 1."""
+        pooled: Tensor = self.pooler(self.video.grids(clips, 1)[0].flatten(1, 3))
+        return pooled
+
+
 class VideoSide(nn.Module):
     """The encoder, blocks over all its tokens, and the pooler of the contrast."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, Features, Parameters
-from model_zoo.constant_head import ConstantHead
+from model_zoo.constant_head import ConstantHead, Temperature, check_temperature
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.text.words import canonical
 from model_zoo.video.contrastive import contrastive_loss
@@ -88,7 +88,7 @@ class ContrastiveTask(ConstantHead, VideoPrismTask):
         temperature: at first.
 
     Raises:
-        UserError: a share that leaves nothing.
+        UserError: a share that leaves nothing, or too low a temperature.
     """
 
     dropped: float = 0.5
@@ -97,6 +97,7 @@ class ContrastiveTask(ConstantHead, VideoPrismTask):
     def __post_init__(self) -> None:
         if not 0 <= self.dropped < 1:
             raise UserError(f"dropped={self.dropped} must be in [0, 1).")
+        check_temperature(self.temperature)
 
     def make_head(self, capacity: int) -> nn.Module:
         """The temperature, as the logarithm of its inverse."""
@@ -202,18 +203,6 @@ class DistillationTask(VideoPrismTask):
         targets = found["local"], found["global"]
         loss: Tensor = head(found["visible"], targets, batch["order"], batch["weight"])
         return loss
-
-
-class Temperature(nn.Module):
-    """The first stage's local head; it returns the inverse temperature."""
-
-    def __init__(self, initial: float) -> None:
-        super().__init__()
-        self.log_inverse = nn.Parameter(-torch.tensor(initial).log())
-
-    def forward(self) -> Tensor:
-        """1 / tau, positive."""
-        return self.log_inverse.exp()
 
 
 def frames_of(clips: NDArray[np.generic], frames: int) -> Tensor:

@@ -1,15 +1,13 @@
-"""Attention from one set of tokens to another, in products that `vmap` batches."""
+"""Blocks that read a memory, as in a decoder."""
 
-import math
-
-import torch
 from torch import Tensor, nn
 
+from model_zoo.attention import attend
 from model_zoo.text.transformer import Attention
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of queries to a memory (Vaswani et al. 2017)."""
+    """Multi-head attention of queries to a memory; its keys and values are one map."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -23,16 +21,10 @@ class CrossAttention(nn.Module):
 
         `blocked` broadcasts to `[B, heads, L, M]` and is true where nothing is read.
         """
-        query = self._split(self.query(x))
-        key, value = (self._split(part) for part in self.memory(memory).chunk(2, -1))
-        logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        floor = torch.finfo(logits.dtype).min
-        mixed = logits.masked_fill(blocked, floor).softmax(-1) @ value
-        out: Tensor = self.outward(mixed.transpose(1, 2).flatten(2))
+        key, value = self.memory(memory).chunk(2, -1)
+        mixed = attend(self.query(x), key, value, self.heads, blocked=blocked)
+        out: Tensor = self.outward(mixed)
         return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class ReadingBlock(nn.Module):

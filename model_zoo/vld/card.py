@@ -1,11 +1,10 @@
 """Card of video-language distillation; importing it imports no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fedemb.errors import UserError
 from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class DistillationStages:
             UserError: if the examples are not clips, patches do not divide them, or
                 `order` names other stages, or one twice.
         """
-        from fedemb.stages import Stage
+        from fedemb.stages import Stage, in_order
         from model_zoo.text.transformer import TextShape
         from model_zoo.vld.language import LanguageShape
         from model_zoo.vld.network import (
@@ -68,17 +67,11 @@ class DistillationStages:
         from model_zoo.vld.tasks import CaptionTask, DistillationTask, InstructionTask
         from model_zoo.vld.visual import VitShape
 
-        if len(data.example_shape) != 4:
-            raise UserError(
-                f"example_shape={data.example_shape} must be (frames, height, width, "
-                "3): this system is trained on clips with captions."
-            )
-        frames, height, width = data.example_shape[:3]
         more = dict(self.sizes)
         if options.embedding_dim:
             more["shared"] = options.embedding_dim
         sizes = Sizes(
-            clip=(frames, height, width),
+            clip=data.clip("clips with captions"),
             teacher=VitShape(**self.teacher),
             language=LanguageShape(**self.language),
             student=VitShape(**(self.student or self.teacher)),
@@ -98,24 +91,13 @@ class DistillationStages:
         )
         inherit = None if self.student else student_sees_as_teacher
         last = options.trainable or self.student_trained or STUDENT
+        shares, rates = self.shares, self.rates
         stages = (
-            Stage("visual", seen, self.shares[0], VISUAL),
-            Stage("language", asked, self.shares[1], LANGUAGE),
-            Stage("dual encoder", taught, self.shares[2], last, inherit),
+            Stage("visual", seen, shares[0], VISUAL, None, rates[0]),
+            Stage("language", asked, shares[1], LANGUAGE, None, rates[1]),
+            Stage("dual encoder", taught, shares[2], last, inherit, rates[2]),
         )
-        made = {
-            stage.name: replace(stage, learning_rate_scale=rate)
-            for stage, rate in zip(stages, self.rates, strict=True)
-        }
-        if not self.order or len({*self.order} & {*made}) < len(self.order):
-            raise UserError(
-                f"order={self.order} must name stages once each, of {', '.join(made)}."
-            )
-        whole = sum(made[name].share_of_rounds for name in self.order)
-        return tuple(
-            replace(made[name], share_of_rounds=made[name].share_of_rounds / whole)
-            for name in self.order
-        )
+        return in_order(stages, self.order)
 
 
 def _tiny(captions: str) -> DistillationStages:

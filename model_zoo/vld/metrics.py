@@ -17,10 +17,16 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
 
     Ten times the cosine of TF-IDF vectors, mean over n-grams of 1 to 4 words and over
     the references of a clip. Words are lower-case and not stemmed; n-grams are weighed
-    by the number of clips whose references hold them.
+    by the number of clips whose references hold them. (Not CIDEr-D of caption servers,
+    which clips counts and punishes lengths.)
+
+    Two corners of the definition: what every clip's references hold weighs nothing, so
+    that a corpus of one clip, or of equal captions, scores 0; and a text of fewer than
+    n words has no n-grams, so that equal captions of two words score 5.
 
     Raises:
-        UserError: lists of different length, or nothing to score.
+        UserError: lists of different length, nothing to score, or a clip without
+            references.
 
     Example:
         >>> texts = ["a red ball rises slowly", "two grey cats sit still"]
@@ -32,6 +38,12 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
             f"{len(candidates)} candidates need as many lists of references, not "
             f"{len(references)}, and at least one."
         )
+    for clip, own in enumerate(references):
+        if isinstance(own, str) or not own:
+            raise UserError(
+                f"clip {clip} has references {own!r}; it needs a list of one text or "
+                "more. Leave clips without references out."
+            )
     total = 0.0
     for n in range(1, 5):
         told = [[_grams(text, n) for text in texts] for texts in references]
@@ -39,7 +51,7 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
         for candidate, texts in zip(candidates, told, strict=True):
             mine = _weighed(_grams(candidate, n), seen, len(told))
             scores = [_cosine(mine, _weighed(t, seen, len(told))) for t in texts]
-            total += sum(scores) / max(len(scores), 1)
+            total += sum(scores) / len(scores)
     return 10.0 * total / 4 / len(candidates)
 
 
@@ -67,6 +79,9 @@ def wups(
 ) -> float:
     """WUPS of two answers (Malinowski and Fritz 2014, arXiv:1410.0210).
 
+    The answers are sets of words; case and punctuation do not matter. No words are like
+    no words alone.
+
     Args:
         answer: of a model.
         reference: of a person.
@@ -77,7 +92,7 @@ def wups(
         >>> wups("a red ball", "a red ball", {})
         1.0
     """
-    ours, theirs = set(answer.lower().split()), set(reference.lower().split())
+    ours, theirs = set(_words(answer)), set(_words(reference))
     if not ours or not theirs:
         return float(ours == theirs)
 
@@ -92,7 +107,9 @@ def wups(
 
 
 def choice_accuracy(scores: Tensor, right: Tensor) -> float:
-    """Share of questions whose right option scores highest; ties are wrong.
+    """Share of questions whose right option scores highest.
+
+    Ties are wrong, and so is a question with a score that is no number.
 
     Args:
         scores: `[n, options]`, log-likelihoods or cosines.
@@ -105,7 +122,7 @@ def choice_accuracy(scores: Tensor, right: Tensor) -> float:
         1.0
     """
     own = scores.gather(1, right[:, None])
-    ahead = (scores >= own).sum(1)
+    ahead = (~(scores < own)).sum(1)
     return float((ahead == 1).float().mean())
 
 
@@ -118,8 +135,12 @@ def _line(word: str, taxonomy: Taxonomy) -> list[str]:
     return line
 
 
+def _words(text: str) -> list[str]:
+    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
+
+
 def _grams(text: str, n: int) -> Counter[tuple[str, ...]]:
-    words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
+    words = _words(text)
     return Counter(zip(*(words[i:] for i in range(n)), strict=False))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, Features
-from model_zoo.constant_head import ConstantHead
+from model_zoo.constant_head import ConstantHead, Temperature, check_temperature
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.video.contrastive import contrastive_loss
 from model_zoo.video.encoder import clip_pixels
@@ -151,7 +151,7 @@ class DistillationTask(VideoLanguageTask):
         temperature: of the contrast, at first; it stays on the virtual client.
 
     Raises:
-        UserError: an unknown source of captions, or no positive temperature.
+        UserError: an unknown source of captions, or too low a temperature.
     """
 
     captions: str = "sampled"
@@ -164,8 +164,7 @@ class DistillationTask(VideoLanguageTask):
             raise UserError(
                 f"captions={self.captions!r} must be one of {', '.join(CAPTIONS)}."
             )
-        if not self.temperature > 0:
-            raise UserError(f"temperature={self.temperature} must be positive.")
+        check_temperature(self.temperature)
 
     def make_head(self, capacity: int) -> nn.Module:
         """The temperature."""
@@ -227,15 +226,3 @@ class DistillationTask(VideoLanguageTask):
             for seed, size in zip(seeds.tolist(), examples.sizes.tolist(), strict=True)
         ]
         return torch.from_numpy(np.concatenate(parts).astype(np.float32))
-
-
-class Temperature(nn.Module):
-    """The local head: an inverse temperature of at most 100, as a logarithm."""
-
-    def __init__(self, initial: float) -> None:
-        super().__init__()
-        self.log_inverse = nn.Parameter(-torch.tensor(initial).log())
-
-    def forward(self) -> Tensor:
-        """What multiplies the cosines."""
-        return self.log_inverse.exp().clamp(max=100.0)

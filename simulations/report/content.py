@@ -21,6 +21,7 @@ class Gallery:
         before: `[n, D]`, embeddings by the initial backbone.
         after: `[n, D']`, embeddings by the trained one.
         images: uint8 `[n, H, W, C]` with C = 1 or 3, or None for other modalities.
+        noun: what an example is, of which `images` are pictures.
         class_names: by label; may be empty or too short, labels are shown then.
 
     Raises:
@@ -31,6 +32,7 @@ class Gallery:
     before: NDArray[np.floating[Any]]
     after: NDArray[np.floating[Any]]
     images: NDArray[np.uint8] | None = None
+    noun: str = "image"
     class_names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -71,6 +73,7 @@ class ReportContent:
         metrics: `initial`, `final` and perhaps `non_private`; each name -> value, None
             where it is not defined.
         rounds_completed: rounds behind `final`.
+        headline: name of the metric that comes first.
         performance: `seconds`, `seconds_per_round`, `engine`, ...
         evaluations: rows of `metrics.csv`: `round` and any of the metrics,
             `update_norm`, `expected_noise_norm`, `clip_norm` and `epsilon`.
@@ -92,6 +95,7 @@ class ReportContent:
     privacy: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, float | None]]
     rounds_completed: int
+    headline: str = "recall_at_1"
     performance: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Sequence[Mapping[str, float]] = ()
     noise: NoiseForecast | None = None
@@ -126,6 +130,11 @@ class ReportContent:
     def unit(self) -> str:
         """Whose presence is protected: `user`, or `example` in a baseline."""
         return str(self.privacy.get("unit", "user"))
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Of the final metrics, the headline first."""
+        return sorted(self.metrics.get("final", {}), key=lambda n: n != self.headline)
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """(rounds, values) of the evaluation rows that hold a finite `name`."""

@@ -77,6 +77,7 @@ def render(content: ReportContent) -> str:
         headline=tables.headline(content),
         gauge_position=wording.gauge_position,
         pictures=pictures,
+        noun=content.gallery.noun if content.gallery else "example",
         found={when: _found(pictures, when) for when in ("before", "after")},
     )
 

@@ -24,12 +24,13 @@ from simulations.report.drawing import (
     RULE,
     draw_svg,
 )
+from simulations.report.metric_names import metric
 from simulations.report.neighbours import (
     nearest_neighbours,
     principal_plane,
     shown_classes,
 )
-from simulations.report.wording import is_share, label_of, power_of_ten
+from simulations.report.wording import power_of_ten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,8 +94,8 @@ def render_pictures(content: ReportContent) -> Pictures:
     classes = shown_classes(gallery, QUERIES) if gallery else []
     return Pictures(
         curves={
-            label_of(name): _curve(content, name)
-            for name in content.metrics.get("final", {})
+            metric(name).label: _curve(content, name)
+            for name in content.metric_names
             if len(content.series(name)[0]) > 1
         },
         norms=_norms(content),
@@ -107,6 +108,7 @@ def render_pictures(content: ReportContent) -> Pictures:
 
 
 def _curve(content: ReportContent, name: str) -> str:
+    known = metric(name)
     rounds, values = content.series(name)
     open_value = content.metrics.get("non_private", {}).get(name)
 
@@ -116,12 +118,18 @@ def _curve(content: ReportContent, name: str) -> str:
         axes.axhline(values[0], color=MUTED, linewidth=0.9, dashes=(2, 3))
         if open_value is not None:
             axes.axhline(open_value, color=OPEN, linewidth=1.2, dashes=(6, 3))
-        axes.set_xlabel("round")
-        if is_share(name):
+        _by_round(axes)
+        if known.share:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
 
-    said = f"{label_of(name)}: {values[0]:.3g} at first, {values[-1]:.3g} at the end"
+    said = f"{known.label}: {values[0]:.3g} at first, {values[-1]:.3g} at the end"
     return draw_svg(f"curve-{name}", said, draw)
+
+
+def _by_round(axes: "Axes") -> None:
+    """Rounds along the bottom, whole ones."""
+    axes.set_xlabel("round")
+    axes.locator_params("x", integer=True)
 
 
 def _norms(content: ReportContent) -> str:
@@ -135,7 +143,7 @@ def _norms(content: ReportContent) -> str:
         axes.plot(clip_rounds, clips, color=MUTED, linewidth=1.2, dashes=(2, 3))
         axes.plot(noise_rounds, noise, color=NOISE, linewidth=1.8, dashes=(6, 3))
         axes.plot(rounds, updates, color=PRIVATE, linewidth=1.8)
-        axes.set_xlabel("round")
+        _by_round(axes)
         axes.set_ylim(bottom=0)
 
     said = "norm of the averaged update, of its noise, and clip norm"
@@ -153,7 +161,7 @@ def _budget(content: ReportContent) -> str:
         axes.plot(rounds, spent, color=PRIVATE, linewidth=1.8)
         if target is not None:
             axes.axhline(target, color=MUTED, linewidth=0.9, dashes=(2, 3))
-        axes.set_xlabel("round")
+        _by_round(axes)
         axes.set_ylabel("epsilon spent")
         axes.set_ylim(bottom=0)
 

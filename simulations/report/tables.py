@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulations.report.content import ReportContent
+from simulations.report.metric_names import metric
 from simulations.report.wording import (
     epsilon_text,
-    is_share,
-    label_of,
-    meaning_of,
     metric_text,
     number,
 )
@@ -42,7 +40,7 @@ class Disclosure:
 
 def metric_rows(content: ReportContent) -> list[MetricRow]:
     """The metrics of the run, initial to final, beside the non-private ones."""
-    return [_metric_row(content, name) for name in content.metrics.get("final", {})]
+    return [_metric_row(content, name) for name in content.metric_names]
 
 
 def _metric_row(content: ReportContent, name: str) -> MetricRow:
@@ -50,7 +48,8 @@ def _metric_row(content: ReportContent, name: str) -> MetricRow:
         content.metrics.get(which, {}).get(name)
         for which in ("initial", "final", "non_private")
     )
-    share = is_share(name)
+    known = metric(name)
+    share = known.share
     gain = None if initial is None or final is None else final - initial
     if gain is None:
         change = ""
@@ -59,13 +58,14 @@ def _metric_row(content: ReportContent, name: str) -> MetricRow:
     else:
         change = f"{gain:+.3g}"
     return MetricRow(
-        label=label_of(name),
-        meaning=meaning_of(name),
+        label=known.label,
+        meaning=known.meaning,
         initial=_shown(content, "initial", name),
         final=_shown(content, "final", name),
         non_private=_shown(content, "non_private", name),
         change=change,
-        better=share and gain is not None and gain > 0,
+        better=gain is not None
+        and ((share and gain > 0) or (known.lower and gain < 0)),
         share_initial=initial if share else None,
         share_final=final if share else None,
         share_non_private=open_value if share else None,

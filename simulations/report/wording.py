@@ -7,29 +7,7 @@ from typing import Any
 
 from fedemb.data import Source
 from simulations.report.content import ReportContent
-
-_METRICS = {
-    "recall_at_far_1e-3": (
-        "Recall at FAR 0.1 %",
-        "share of same-class pairs accepted when 1 in 1,000 other pairs is",
-    ),
-    "recall_at_far_1e-1": (
-        "Recall at FAR 10 %",
-        "share of same-class pairs accepted when 1 in 10 other pairs is",
-    ),
-    "recall_at_1": (
-        "Recall at 1",
-        "share of images whose nearest other is of their class",
-    ),
-    "roc_auc": (
-        "ROC-AUC",
-        "chance that a same-class pair is more similar than another pair",
-    ),
-    "one_shot_20_way": (
-        "20-way one-shot",
-        "share of queries told apart among 20 classes from one example of each",
-    ),
-}
+from simulations.report.metric_names import metric
 
 SOURCES = {
     Source.REAL: ("real data", ""),
@@ -56,22 +34,6 @@ class Banner:
     kind: str
     title: str
     text: str
-
-
-def label_of(metric: str) -> str:
-    """A metric's name for people."""
-    known = _METRICS.get(metric)
-    return known[0] if known else metric.replace("_", " ")
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is known to lie in [0, 1], larger being better."""
-    return metric in _METRICS
-
-
-def meaning_of(metric: str) -> str:
-    """What a known metric measures; empty for others."""
-    return _METRICS[metric][1] if metric in _METRICS else ""
 
 
 def number(value: Any) -> str:
@@ -149,7 +111,7 @@ def metric_text(name: str, value: float | None) -> str:
     """A metric's value: a percentage if it is a share; None is not defined."""
     if value is None:
         return "not defined"
-    return f"{100 * value:.1f} %" if is_share(name) else number(value)
+    return f"{100 * value:.1f} %" if metric(name).share else number(value)
 
 
 def banners(content: ReportContent) -> list[Banner]:
@@ -182,10 +144,10 @@ def banners(content: ReportContent) -> list[Banner]:
 
 
 def privacy_price(content: ReportContent) -> str:
-    """What privacy cost in recall at 1 (or the first metric), if that is known."""
+    """What privacy cost in the headline metric (or the first share), if it is known."""
     final = content.metrics.get("final", {})
     reference = content.metrics.get("non_private", {})
-    names = [name for name in ("recall_at_1", *final) if is_share(name)]
+    names = [n for n in (content.headline, *final) if metric(n).share]
     pairs = [(name, final.get(name), reference.get(name)) for name in names]
     known = [(name, a, b) for name, a, b in pairs if a is not None and b]
     if not known or not content.private:
@@ -198,8 +160,8 @@ def privacy_price(content: ReportContent) -> str:
         else f"{-100 * loss:.1f} % higher, not lower,"
     )
     return (
-        f"{label_of(name)} is {verdict} than that of the same training without privacy "
-        f"({metric_text(name, reached)} against {metric_text(name, possible)})."
+        f"{metric(name).label} is {verdict} than that of the same training without "
+        f"privacy ({metric_text(name, reached)} against {metric_text(name, possible)})."
     )
 
 

@@ -6,16 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call, grad, vmap
 
-from fedemb.heads import ClassMeansHead, CosineHead, LinearHead
+from fedemb.heads import BiasedHead, ClassMeansHead, CosineHead, LinearHead
 
 DIM = 5
-KINDS = ("linear", "cosine", "class-means")
+LINEAR = {"linear": LinearHead, "linear-bias": BiasedHead, "cosine": CosineHead}
+KINDS = (*LINEAR, "class-means")
 
 
 def make(kind: str, capacity: int, generator: torch.Generator) -> torch.nn.Module:
     if kind == "class-means":
         return ClassMeansHead(capacity)
-    head = (CosineHead if kind == "cosine" else LinearHead)(DIM, capacity).double()
+    head = LINEAR[kind](DIM, capacity).double()
     with torch.no_grad():
         head.weight.copy_(torch.randn(capacity, DIM, generator=generator).double())
     return head
@@ -183,10 +184,12 @@ def test_permuting_the_class_ids_leaves_the_backbone_gradient_unchanged(kind):
     torch.testing.assert_close(after, before)
 
 
-def test_linear_head_has_no_bias_and_the_cosine_head_adds_one_scalar():
+def test_linear_head_has_no_bias_unless_asked_for_and_the_cosine_head_adds_one_scalar():
     linear = {k: tuple(v.shape) for k, v in LinearHead(128, 283).named_parameters()}
     cosine = {k: tuple(v.shape) for k, v in CosineHead(128, 283).named_parameters()}
+    biased = {k: tuple(v.shape) for k, v in BiasedHead(128, 283).named_parameters()}
     assert linear == {"weight": (283, 128)}
+    assert biased == {"weight": (283, 128), "bias": (283,)}
     assert cosine == {"weight": (283, 128), "scale": ()}
     assert CosineHead(128, 283).scale == 1
 

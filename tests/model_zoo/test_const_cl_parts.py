@@ -6,7 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from fedemb.errors import UserError
+from model_zoo import registry
 from model_zoo.const_cl.backbone import ResNetShape, TwoHeadedResNet
+from model_zoo.const_cl.blocks import Bottleneck, Gate, Stem, over_time
 from model_zoo.const_cl.heads import (
     HeadShape,
     LocalHead,
@@ -15,7 +17,7 @@ from model_zoo.const_cl.heads import (
     region_features,
 )
 from model_zoo.const_cl.losses import global_loss, local_loss
-from model_zoo.const_cl.views import Augmentation, augmented, random_boxes
+from model_zoo.const_cl.views import Augmentation, augmented, middle, random_boxes
 
 SMALL = ResNetShape(
     stem=16,
@@ -58,6 +60,59 @@ def test_the_network_has_the_published_sizes():
     assert count(head.perceptron) == 12_857_472
     with torch.device("meta"):
         assert count(TwoHeadedResNet(ResNetShape(branches=1, **gateless))) < count(one)
+
+
+def test_the_defaults_of_the_public_code_have_their_sizes():
+    counts = {
+        name: found["backbone_parameters"]
+        for name, found in registry.describe("const_cl")["configurations"].items()
+    }
+    assert counts["resnet3dy50-ungated-one-branch"] == 27_223_872
+    assert counts["resnet3dy50-ungated"] == 44_285_760
+    assert counts["resnet3dy50-one-branch"] == 27_223_872 + 5_574_400 == 32_798_272
+    assert counts["resnet3dy50"] == 44_285_760 + 9_770_752 == 54_056_512
+    with torch.device("meta"):
+        head = LocalHead(HeadShape(channels=128, outputs=1024))
+    assert count(head.reconstructor) == 1_373_156
+
+
+def test_every_block_may_have_its_own_kernel_and_the_last_of_a_group_a_gate():
+    with torch.device("meta"):
+        shape = ResNetShape(temporal=(1, 3, (3, 1, 3, 1, 3, 1), 1), gated=True)
+        network = TwoHeadedResNet(shape)
+    kernels = [block.time.kernel_size[0] for block in network.shared[2]]
+    assert kernels == [3, 1, 3, 1, 3, 1]
+    for group in (*network.shared, network.holistic, network.local):
+        assert [block.gate is not None for block in group][-2:] == [False, True]
+    with pytest.raises(UserError, match="one for every block"):
+        ResNetShape(temporal=(1, 1, (3, 1), 3))
+    with pytest.raises(UserError, match="pool_every=0"):
+        ResNetShape(pool_every=0)
+
+
+def test_a_gate_scales_what_a_block_adds_by_the_means_of_its_channels():
+    torch.manual_seed(0)
+    gate = Gate(4).double()
+    torch.nn.init.normal_(gate.mix.weight)
+    x = torch.randn(2, 4, 3, 5, 5, dtype=torch.float64)
+    share = torch.sigmoid(x.mean((2, 3, 4)) @ gate.mix.weight.T + gate.mix.bias)
+    torch.testing.assert_close(gate(x) / x, share[..., None, None, None].expand_as(x))
+    block = Bottleneck(4, 1, 1, 1, 1, gated=True).double()
+    torch.nn.init.constant_(block.gate.mix.bias, -1e9)  # shut
+    torch.testing.assert_close(block(x), torch.relu(x))
+
+
+def test_the_maximum_may_halve_time_as_well():
+    torch.manual_seed(0)
+    sizes = {"groups": 2, "pool": True}
+    stem = Stem(4, (3, 3, 3), (1, 1, 1), pool_every=2, **sizes)
+    still = Stem(4, (3, 3, 3), (1, 1, 1), pool_every=1, **sizes)
+    still.load_state_dict(stem.state_dict())
+    clips = torch.randn(1, 3, 8, 8, 8)
+    found, frames = stem(clips), still(clips)
+    assert found.shape[2] == 4
+    torch.testing.assert_close(found[:, :, 1], frames[:, :, 1:4].amax(2))
+    torch.testing.assert_close(over_time(lambda y: y, found), found)
 
 
 def test_the_small_configuration_has_its_sizes():
@@ -195,6 +250,8 @@ def test_context_comes_from_the_other_view_and_from_the_middle(reconstructor):
         HeadShape(context=4)
     with pytest.raises(UserError, match="more than a map's"):
         context_frames(3, 5)
+    with pytest.raises(UserError, match="guided=False leaves the decoder out"):
+        HeadShape(layers=0)
     regions = torch.randn(2, 3, 8)
     maps = torch.randn(2, 8, 8, 2, 2)
     base = reconstructor(regions, reconstructor.memory(maps))
@@ -247,10 +304,23 @@ def test_views_depend_on_their_own_group_and_are_different():
     assert not torch.equal(first, augmented(clips, offsets, seeds, how, 1)[0])
     with pytest.raises(UserError, match="shorter"):
         augmented(clips, offsets, seeds, Augmentation(frames=7), 0)
+    with pytest.raises(UserError, match="which span 7"):
+        augmented(clips, offsets, seeds, Augmentation(frames=4, stride=2), 0)
     still = Augmentation(frames=6, least_area=1.0, flip=False, light=0.0)
     plain = augmented(clips, offsets, seeds, still, 0)[0]
     wanted = torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() / 128 - 1
     torch.testing.assert_close(plain, wanted, atol=1e-4, rtol=0)
+
+
+def test_views_may_take_every_second_frame_of_a_longer_clip():
+    frames = np.arange(8, dtype=np.uint8)[None, :, None, None, None]
+    clips = np.broadcast_to(frames, (60, 8, 4, 4, 3))
+    how = Augmentation(frames=3, stride=2, least_area=1.0, flip=False, light=0.0)
+    views, _ = augmented(clips, np.array([0, 60]), np.ones(1, np.uint64), how, 0)
+    shown = ((views[:, 0, :, 0, 0] + 1) * 128).round().int()
+    assert set(map(tuple, shown.tolist())) == {(s, s + 2, s + 4) for s in range(4)}
+    shown = ((middle(clips, how)[0, 0, :, 0, 0] + 1) * 128).round().int()
+    assert shown.tolist() == [1, 3, 5]
 
 
 def test_random_boxes_lie_inside_the_frame():

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from fedemb.data import Examples
+from fedemb.errors import UserError
 from fedemb.local import LocalTraining, make_work
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 from model_zoo import registry
+from model_zoo.const_cl.losses import local_loss
 from model_zoo.system import DataFacts
 from model_zoo.video.encoder import VideoEncoder
 from model_zoo.videoglue.adapters import with_adapters
@@ -103,6 +105,42 @@ def test_the_total_weighs_the_local_loss_and_views_can_be_swapped(backbone):
     assert loss(0.001) == pytest.approx(loss(0.0) + 0.001 * local, rel=1e-5)
     swapped = batch | {k: batch[k].flip(1) for k in ("views", "boxes")}
     assert loss(0.3, swapped) == pytest.approx(loss(0.3), rel=1e-4)
+
+
+def test_without_its_decoder_it_compares_regions_as_they_are(backbone):
+    card = registry.get("const_cl:tiny").configuration().build
+    changes = {"head": {"guided": False}, "local_weight": 1.0}
+    (stage,) = dataclasses.replace(card, changes=changes)(
+        data=FACTS, options=registry.TaskOptions()
+    )
+    task, batch = stage.task, batch_of([1, 2])
+    head = fresh(task)
+    assert {name.partition(".")[0] for name, _ in head.named_parameters()} == {
+        "perceptron"
+    }
+    features = task.features(backbone, batch)
+    found = task.loss(head, features, batch)
+    apart = dataclasses.replace(task, local_weight=0.0)
+    a, b = features["regions"].unbind(1)
+    arguments = torch.ones_like(a[..., 0]), task.temperatures[1], batch["weight"]
+    raw = (local_loss(a, a, b, *arguments) + local_loss(b, b, a, *arguments)) / 2
+    torch.testing.assert_close(found, apart.loss(head, features, batch) + raw)
+    # Context is what the decoder reads: other maps change nothing without it.
+    elsewhere = features | {"maps": features["maps"].flip(0)}
+    assert torch.equal(task.loss(head, elsewhere, batch), found)
+    usual = dataclasses.replace(TASK, local_weight=1.0)
+    assert not torch.equal(
+        usual.loss(fresh(), elsewhere, batch), usual.loss(fresh(), features, batch)
+    )
+    unguided = registry.get("const_cl:tiny-unguided").build(data=FACTS)[0].task
+    assert unguided.head == task.head
+
+
+def test_what_is_carried_must_be_as_wide_as_what_it_is_compared_with():
+    narrow = dataclasses.replace(TASK.head, outputs=TASK.head.channels + 1)
+    with pytest.raises(UserError, match="Leave outputs out, or set local_weight=0"):
+        dataclasses.replace(TASK, head=narrow)
+    assert dataclasses.replace(TASK, head=narrow, local_weight=0.0)
 
 
 def test_rows_are_seen_each_by_itself(backbone):

@@ -18,8 +18,8 @@ from model_zoo import registry
 from model_zoo.g_vilm.network import DualEncoder, Sizes
 from model_zoo.g_vilm.task import GVilmTask
 from model_zoo.text.tokenizer import encode, shipped
-from model_zoo.text.transformer import TextShape
-from model_zoo.video.encoder import VideoEncoder
+from model_zoo.text.transformer import TextShape, TextTower
+from model_zoo.video.encoder import VideoEncoder, clip_pixels
 from simulations.datasets.clips import PlainClips
 
 SIZES = Sizes(
@@ -84,9 +84,14 @@ def deltas(engine, data, task=TASK, recipe=None):
 
 def test_sizes_of_the_published_shape_are_ours():
     found = registry.describe("g_vilm")["configurations"]
+    with torch.device("meta"):
+        bert = TextTower(
+            TextShape(**registry.get("g_vilm:paper").configuration().build.text)
+        )
+    assert sum(p.numel() for p in bert.parameters()) == 108_891_648
     group_part = 32 * 768 + 3 * (4 * (768 * 768 + 768) + 2 * 2 * 768)
     assert group_part == 7_120_896
-    text = 108_890_112  # BERT-base without token types and their norm
+    text = 108_891_648  # BERT-base without its pooler
     projections = 3 * 768 * 256
     joint, separable = 88_644_864, 86_399_232
     assert found["paper"]["backbone_parameters"] == (
@@ -229,3 +234,65 @@ def test_metrics_are_there_and_start_near_chance(backbone):
 def test_unknown_sources_are_refused():
     with pytest.raises(UserError, match="same_user"):
         dataclasses.replace(TASK, paste_source="anybody")
+    with pytest.raises(UserError, match="needs public_clips"):
+        dataclasses.replace(TASK, paste_source="public")
+    with pytest.raises(UserError, match="public_clips='x.npy' are used by"):
+        dataclasses.replace(TASK, public_clips="x.npy")
+
+
+@pytest.fixture
+def from_public_clips(tmp_path):
+    path = tmp_path / "hosts.npy"
+    np.save(path, DATA.held_out().fields["clip"][:5])
+    return dataclasses.replace(TASK, paste_source="public", public_clips=str(path))
+
+
+def test_hosts_may_be_public_clips_and_then_are_nobody_else_s(from_public_clips):
+    hosts = clip_pixels(DATA.held_out().fields["clip"][:5])
+    data = DATA.fetch(np.array([1, 2])).regroup([2])
+    seeds = np.array([7], np.uint64)
+    batch = from_public_clips.prepare(data, seeds)
+    inside = batch["mask"].bool().repeat_interleave(2, dim=1)
+    assert (inside.any(1) & ~inside.all(1)).all()
+    used = set()
+    for blended, clip, frames in zip(
+        batch["blended"], batch["clip"], inside, strict=True
+    ):
+        assert torch.equal(blended[:, frames], clip[:, frames])
+        around = (hosts[:, :, ~frames] == blended[:, ~frames]).flatten(1).all(1)
+        assert around.sum() == 1
+        used.add(int(around.int().argmax()))
+    assert len(used) > 1
+    # Whoever else is in the virtual client, or another one: a row is blended alike.
+    other = DATA.fetch(np.array([1, 9])).regroup([2])
+    again = from_public_clips.prepare(other, seeds)["blended"]
+    assert torch.equal(again[:4], batch["blended"][:4])
+    assert not torch.equal(again[4:], batch["blended"][4:])
+
+
+def test_a_lone_clip_is_pasted_into_a_public_one(from_public_clips, backbone):
+    rows = DATA.fetch(np.array([1]))
+    one = Examples(rows.take(np.array([0])), np.array([0, 1]))
+    batch = from_public_clips.prepare(one, np.array([7], np.uint64))
+    assert not torch.equal(batch["blended"], batch["clip"])
+    held_out = DATA.held_out()
+    some = Examples(held_out.take(np.arange(40)), np.array([0, 40]))
+    assert 0 <= from_public_clips.evaluate(backbone, some)["paste_accuracy"] <= 1
+
+
+def test_public_clips_of_another_shape_or_missing_are_refused(tmp_path):
+    path = tmp_path / "hosts.npy"
+    data = DATA.fetch(np.array([1])).regroup([1])
+
+    def prepare(name):
+        task = dataclasses.replace(TASK, paste_source="public", public_clips=str(name))
+        task.prepare(data, np.array([7], np.uint64))
+
+    np.save(path, np.zeros((3, 4, 16, 16, 3), np.uint8))
+    with pytest.raises(UserError, match="must be shaped as the clips"):
+        prepare(path)
+    np.save(tmp_path / "flat.npy", np.zeros((3, 4), np.uint8))
+    with pytest.raises(UserError, match=r"uint8 \[n, frames, height, width, 3\]"):
+        prepare(tmp_path / "flat.npy")
+    with pytest.raises(UserError, match="cannot be read"):
+        prepare(tmp_path / "none.npy")

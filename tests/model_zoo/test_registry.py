@@ -66,6 +66,14 @@ def test_options_out_of_range_are_refused(wrong):
         registry.TaskOptions(**wrong)
 
 
+@pytest.mark.parametrize("name", ["const_cl", "g_vilm", "videoglue", "videoprism"])
+def test_pictures_are_refused_where_clips_are_needed(name):
+    for shape in ((32, 32, 3), (8, 32, 32, 1)):
+        facts = registry.DataFacts(example_shape=shape, num_classes=3)
+        with pytest.raises(UserError, match="such as clips-plain or videos:PATH"):
+            registry.get(name).build(data=facts)
+
+
 @pytest.mark.parametrize("name", registry.names())
 def test_stages_travel_to_other_processes(name):
     system = registry.get(name)

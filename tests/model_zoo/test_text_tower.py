@@ -70,6 +70,19 @@ def test_eos_pooling_takes_the_first_end_or_the_last_word():
     assert torch.isfinite(pooled).all()  # a text of nothing but padding
 
 
+def test_kinds_of_tokens_have_a_vector_each_and_the_first_is_the_usual_one():
+    text = ids("a red ball spins")
+    model = tower(types=2)
+    assert model.kind.weight.shape == (2, SHAPE.width)
+    first = torch.zeros_like(text)
+    assert torch.equal(model(text), model(text, first))
+    assert (model(text) - model(text, first + 1)).abs().max() > 1e-4
+    with pytest.raises(UserError, match="build it with types=2"):
+        tower()(text, first)
+    with pytest.raises(UserError, match="types=-1"):
+        tower(types=-1)
+
+
 def test_the_class_token_is_appended_and_sees_everything():
     model = tower(pool="class", causal=True, scaled=True, positions="sinusoidal")
     text = ids("a red ball")

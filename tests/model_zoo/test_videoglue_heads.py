@@ -195,3 +195,24 @@ def test_stretches_beyond_the_end_are_never_found():
     found = detect(SHAPE, scores, most=2)
     assert found.places[:, 1].max() <= 16
     assert len(stretches(SHAPE)) == 96
+
+
+def test_near_duplicates_fade_by_the_published_factor():
+    # Soft-NMS with a Gaussian: score * exp(-overlap^2 / sigma) for each better one.
+    scores = np.zeros((1, 16, 6, 2))
+    scores[0, 4, 3, 0], scores[0, 4, 1, 0] = 0.9, 0.8  # of 4 and of 2 windows
+    scores[0, 10, 1, 0] = 0.5  # elsewhere
+    for sigma in (0.4, 1e-9):
+        found = detect(SHAPE, scores, most=3, sharpness=sigma)
+        own = found.classes == 0
+        faded = 0.8 * np.exp(-(0.5**2) / sigma)
+        assert found.scores[own] == pytest.approx([0.9, *sorted([0.5, faded])[::-1]])
+    for sigma in (0.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match=f"sharpness={sigma} must be positive"):
+            detect(SHAPE, scores, sharpness=sigma)
+
+
+def test_no_sequences_and_no_stretches_give_no_detections():
+    for scores, most in ((np.zeros((0, 16, 6, 2)), 3), (np.zeros((2, 16, 6, 2)), 0)):
+        found = detect(SHAPE, scores, most=most)
+        assert len(found.scores) == len(found.places) == len(found.where) == 0

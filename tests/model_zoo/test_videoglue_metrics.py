@@ -80,6 +80,24 @@ def test_a_stricter_overlap_never_scores_higher(seed):
     assert all(a >= b - 1e-12 for a, b in zip(values, values[1:], strict=False))
 
 
+def test_a_score_that_is_no_number_is_never_right():
+    detections = found([(0, (0, 0, 10, 10), 1, np.nan), (1, (0, 0, 10, 10), 1, 0.2)])
+    assert detection_precision(detections, TRUTH, 0.5) == 0.5
+    alone = found([(0, (0, 0, 10, 10), 1, np.nan)])
+    assert detection_precision(alone, TRUTH, 0.5) == 0.0
+    broken = np.full((2, 3), np.nan)
+    assert top_one(broken, np.array([0, 0])) == 0.0
+    truth = np.array([[1], [0], [0]], bool)
+    last = np.array([[np.nan], [-3.0], [-2.0]])
+    assert mean_class_precision(last, truth) == pytest.approx(1 / 3)
+    assert mean_class_precision(np.full((3, 1), np.nan), truth) == pytest.approx(1 / 3)
+
+
+def test_no_detections_find_nothing():
+    none = Found(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+    assert detection_precision(none, TRUTH, 0.5) == 0.0
+
+
 def test_classes_without_a_positive_are_ignored():
     truth = np.array([[1, 0, 0], [0, 0, 1]], bool)
     scores = np.array([[0.9, 0.9, 0.1], [0.1, 0.9, 0.8]])

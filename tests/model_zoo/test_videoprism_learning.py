@@ -11,8 +11,8 @@ from model_zoo.video.retrieval import retrieval_metrics
 from model_zoo.videoprism.card import VideoPrismStages
 from model_zoo.videoprism.network import begin_distillation
 
-# Learning signal: on synthetic moving shapes, stage-2 loss falls. (That a linear probe
-# on motion direction gains from both stages is not reached here: docs/limits.md.)
+# Learning signal: on synthetic moving shapes, stage-2 loss falls. What a linear probe
+# on motion direction gains from both stages is in test_videoprism_motion.py.
 
 WAYS = {"moves left": (0, -1), "moves right": (0, 1), "rises": (-1, 0), "falls": (1, 0)}
 COLOURS = {

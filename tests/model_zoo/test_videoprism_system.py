@@ -16,7 +16,11 @@ from fedemb.runner import EngineChoice, InlineRunner
 from model_zoo import registry
 from model_zoo.system import DataFacts, TaskOptions
 from model_zoo.video.encoder import VideoEncoder
-from model_zoo.videoprism.card import VIDEOPRISM, VideoPrismStages
+from model_zoo.videoprism.card import (
+    VIDEOPRISM,
+    EncoderStages,
+    VideoPrismStages,
+)
 from model_zoo.videoprism.encoder import patchify
 from model_zoo.videoprism.network import begin_distillation, without_teacher
 from simulations.datasets.clips import PlainClips
@@ -35,6 +39,7 @@ BUILD = VideoPrismStages(
     text=VIDEOPRISM.configuration("tiny").build.text | {"mlp": 16, "heads": 2},
     decoders={"width": 8, "layers": 1, "heads": 2, "mlp": 8},
     shares=(0.5, 0.25, 0.25),
+    order=("contrastive", "distillation", "alignment"),
     towers={"auxiliary": 1, "pooler": 1},
 )
 STAGES = BUILD(data=FACTS, options=TaskOptions())
@@ -116,6 +121,75 @@ def test_published_sizes_have_the_published_counts(name, parameters):
             p for n, p in backbone.named_parameters() if "tempo" in n or "time" in n
         ]
         assert sum(p.numel() for p in half) == 28_365_312
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("base-classifier", 117_037_520),
+        ("large-classifier", 358_576_592),
+        ("giant-classifier", 1_121_258_472),
+    ],
+)
+def test_classifiers_are_encoder_pooler_and_a_layer_for_400_classes(name, parameters):
+    (found,) = registry.describe(f"videoprism:{name}")["configurations"].values()
+    assert found["total_parameters"] == parameters
+    video = VIDEOPRISM.configuration(name).build.video
+    width, heads = video["width"], video["heads"]
+    assert found["head_parameters"] == 400 * width + 400
+    encoder = name.removesuffix("-classifier")
+    (alone,) = registry.describe(f"videoprism:{encoder}")["configurations"].values()
+    pooler = found["backbone_parameters"] - alone["backbone_parameters"]
+    assert pooler == 4 * width**2 + 7 * width + width // heads
+
+
+def test_encoders_alone_are_judged_by_what_they_are_measured_by():
+    # They read no captions, so that the system's metric would never be there.
+    for name, configuration in VIDEOPRISM.configurations.items():
+        alone = isinstance(configuration.build, EncoderStages)
+        wanted = "recall_at_1" if alone else VIDEOPRISM.metric
+        assert registry.get(f"videoprism:{name}").metric == wanted
+
+
+def test_a_classifier_trains_encoder_and_pooler_and_keeps_its_layer():
+    data = DATA.fetch(np.array([1, 2])).regroup([2])
+    (stage,) = registry.get("videoprism:small-classifier").build(data=FACTS)
+    assert stage.task.label_space == "global"
+    batch = stage.task.prepare(data, np.zeros(1, np.uint64))
+    batch |= {"weight": torch.ones(len(data)), "classes": torch.tensor(10)}
+    batch["label"] = batch["label"] % 10
+    torch.manual_seed(0)
+    backbone, head = stage.task.make_backbone(), stage.task.make_head(10)
+    head.load_state_dict(
+        dict(stage.task.fresh_head(head, 10, torch.Generator().manual_seed(0)))
+    )
+    stage.task.loss(head, stage.task.features(backbone, batch), batch).backward()
+    still = [name for name, p in backbone.named_parameters() if not p.grad.any()]
+    assert all(name.endswith("key.bias") for name in still)  # a softmax ignores it
+    assert head.bias.grad.any()
+    assert set(dict(head.named_parameters())) == {"weight", "bias"}
+    assert FlatLayout.of(backbone, stage.trainable).size == sum(
+        p.numel() for p in backbone.parameters()
+    )
+
+
+def test_stages_can_be_left_out():
+    without = dataclasses.replace(BUILD, order=("contrastive", "alignment"))
+    first, last = without(data=FACTS, options=TaskOptions())
+    assert first.share_of_rounds == pytest.approx(2 / 3)
+    assert last.share_of_rounds == pytest.approx(1 / 3)
+    kept = last.inherit(first.task.make_backbone().state_dict())
+    assert set(kept) == set(last.task.make_backbone().state_dict())
+    with pytest.raises(UserError, match="of contrastive, distillation, alignment"):
+        dataclasses.replace(BUILD, order=("masking",))(
+            data=FACTS, options=TaskOptions()
+        )
+
+
+def test_temperatures_that_are_too_low_are_refused():
+    for wrong in (0.005, 0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="must be at least 0.01"):
+            dataclasses.replace(CONTRAST, temperature=wrong)
 
 
 def test_the_student_and_its_teacher_start_as_the_first_stage(student):

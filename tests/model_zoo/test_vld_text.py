@@ -101,6 +101,29 @@ def test_cider_is_10_for_identical_captions_that_are_unique_in_the_corpus():
         cider([], [])
 
 
+def test_corners_of_cider_are_those_of_its_definition():
+    # What all clips' references hold weighs nothing: equal captions, or one clip.
+    assert cider(["a red ball"] * 3, [["a red ball"]] * 3) == 0
+    assert cider(["a red ball"], [["a red ball"]]) == 0
+    # Texts of two words have no n-grams of three or four words.
+    short = ["red ball", "grey cat", "blue ring"]
+    assert cider(short, [[text] for text in short]) == pytest.approx(5)
+    # A written text may be empty; several references are averaged.
+    assert cider(["", "grey cat"], [["red ball"], ["grey cat"]]) == pytest.approx(2.5)
+    both = cider(["red ball", "x"], [["red ball", "other words"], ["grey cat"]])
+    alone = cider(["red ball", "x"], [["red ball"], ["grey cat"]])
+    assert both == pytest.approx(alone / 2)
+    for none in ([], "red ball"):
+        with pytest.raises(UserError, match="clip 1 has references"):
+            cider(["red ball", "grey cat"], [["red ball"], none])
+
+
+def test_words_are_compared_without_case_and_punctuation():
+    assert wups("A ball.", "a ball", {}) == 1
+    assert wups("", "", {}) == 1
+    assert wups("", "ball", {}) == wups("ball", "?!", {}) == 0
+
+
 # Dual encoder: InfoNCE, retrieval, choice among five
 
 
@@ -116,6 +139,29 @@ def test_infonce_on_a_hand_made_matrix():
     )
     found = contrastive_loss(torch.eye(3), cosines.T, torch.tensor(2.0), torch.ones(3))
     assert float(found) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_retrieval_without_rows_or_among_too_few_is_not_defined():
+    nothing = retrieval_metrics(torch.zeros(0, 4), torch.zeros(0, 4), "t2v")
+    assert len(nothing) == 4
+    assert all(math.isnan(value) for value in nothing.values())
+    few = retrieval_metrics(torch.eye(5), torch.eye(5), "t2v")
+    assert few["t2v_recall_at_1"] == 1
+    assert math.isnan(few["t2v_recall_at_5"])  # everything is among five of five
+    assert few["t2v_median_rank"] == 1
+    with pytest.raises(ValueError, match="5 queries need as many rows, not 4"):
+        retrieval_metrics(torch.eye(5), torch.eye(5)[:4], "t2v")
+
+
+def test_embeddings_that_are_no_numbers_find_nothing():
+    broken = torch.eye(6)
+    broken[2] = torch.nan
+    assert retrieval_metrics(broken, torch.eye(6), "t2v", (1,))[
+        "t2v_recall_at_1"
+    ] == pytest.approx(5 / 6)
+    assert retrieval_metrics(torch.eye(6), broken, "t2v", (1,))["t2v_recall_at_1"] == 0
+    scores = torch.tensor([[torch.nan, 0.1, 0.2], [0.3, torch.nan, 0.1]])
+    assert choice_accuracy(scores, torch.tensor([0, 0])) == 0
 
 
 def test_retrieval_on_a_permutation_and_on_its_reverse():

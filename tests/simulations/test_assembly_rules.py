@@ -6,6 +6,7 @@ import pytest
 
 from fedemb.errors import UserError
 from fedemb.stages import Stage
+from simulations.announcing import skipped_stages
 from simulations.assembly import (
     assemble,
     configuration_from_toml,
@@ -113,6 +114,25 @@ def test_the_report_tells_the_rate_of_every_stage():
     told = stages_of(two_stages(0.1, learning_rate=0.5))
     assert [one["learning_rate"] for one in told] == [0.5, 0.05]
     assert [one["rounds"] for one in told] == [2, 2]
+
+
+def test_a_run_too_short_for_a_stage_says_so_and_how_long_is_enough():
+    whole = two_stages(1.0)
+    assert skipped_stages(whole) == ""
+    first, second = whole.stages
+    uneven = replace(
+        whole,
+        stages=(
+            replace(first, share_of_rounds=0.9),
+            replace(second, share_of_rounds=0.1),
+        ),
+    )
+    assert uneven.rounds() == [4, 0]
+    told = skipped_stages(uneven)
+    assert "trained in second (10 % of the rounds)" in told
+    enough = int(told.split("--rounds ")[1].split()[0])
+    assert all(uneven.split_rounds(enough))
+    assert not all(uneven.split_rounds(enough - 1))
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fedemb.errors import UserError
 from fedemb.noise_forecast import noise_forecast
 from simulations.report import Gallery, ReportContent, write_report
-from simulations.report.tables import disclosures
+from simulations.report.tables import disclosures, metric_rows
 from simulations.report.wording import epsilon_text, gauge_position
 
 METRICS = ("recall_at_far_1e-3", "recall_at_far_1e-1", "recall_at_1", "roc_auc")
@@ -311,6 +311,29 @@ def test_parts_that_are_missing_are_left_out(tmp_path):
     assert "0.25" in page.words
     for absent in ("What it learned", "What the noise does", "How it learned", "None"):
         assert absent not in page.words
+
+
+def test_the_metrics_of_a_video_system_have_names_meanings_and_units(tmp_path):
+    names = ("recall_at_1", "view_to_view_recall_at_10", "text_to_video_median_rank")
+    told = {
+        "metrics": {
+            "initial": dict(zip(names, (0.1, 0.2, 130.5), strict=True)),
+            "final": dict(zip(names, (0.1, 0.85, 7.0), strict=True)),
+        },
+        "headline": "view_to_view_recall_at_10",
+        "gallery": dataclasses.replace(gallery(), noun="clip"),
+        "notices": [],
+    }
+    page = page_of(tmp_path, **told)
+    assert "share of views whose other view is among the 10 nearest" in page.words
+    assert "85.0 %" in page.words
+    assert "1 is the best" in page.words
+    assert page.words.index("recall at 10") < page.words.index("Recall at 1 ")
+    assert "the clips nearest to them" in page.words
+    assert "images" not in page.words
+    rows = {row.label: row for row in metric_rows(content(**told))}
+    assert rows["Text to video: median rank"].better  # it fell
+    assert not rows["Recall at 1"].better
 
 
 def test_held_out_examples_that_are_not_images_still_have_a_map(tmp_path):
