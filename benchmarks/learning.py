@@ -8,13 +8,9 @@ extrapolated). *Kept* is the share of the gain without noise that is left with i
 """
 
 import argparse
-import json
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
+from benchmarks.simulated import report_of
 from model_zoo import registry
 
 
@@ -54,15 +50,11 @@ COLUMNS = (
 
 
 def learn(name: str, users: int, epsilon: float, seed: int, more: list[str]) -> Learned:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        command = [
-            *(sys.executable, "-m", "fedemb", "simulate", "--model", name),
-            *("--users", str(users), "--epsilon", str(epsilon), "--seed", str(seed)),
-            *("--compare-non-private", "--json", "--out", str(out), *more),
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        report = json.loads((out / "report.json").read_text())
+    options = [
+        *("--users", str(users), "--epsilon", str(epsilon), "--seed", str(seed)),
+        *("--compare-non-private", *more),
+    ]
+    report = report_of(name, options)
     metric = registry.get(name).metric
     found = report["metrics"]
     return Learned(

@@ -54,6 +54,11 @@ class GVilmStages:
         return (Stage("towers", task, 1.0, options.trainable or "all"),)
 
 
+# What can be switched off is named, so that `model.changes.task` finds it.
+_TASK = {
+    **{"weights": (1.0, 1.0, 1.0), "temperatures": (0.1, 0.2, 0.2)},
+    **{"nouns": 2, "paste_source": "same_virtual_client"},
+}
 _TINY = GVilmStages(
     video={
         **{"tube": (2, 8, 8), "width": 16, "layers": 2, "heads": 2, "mlp": 32},
@@ -63,7 +68,7 @@ _TINY = GVilmStages(
         **{"vocab_size": 256, "length": 12, "width": 16, "layers": 1, "heads": 2},
         **{"mlp": 32, "pool": "mean"},
     },
-    task={"temperatures": (0.1, 0.2, 0.2)},
+    task=_TASK,
 )
 _SMALL = GVilmStages(
     video={
@@ -74,7 +79,7 @@ _SMALL = GVilmStages(
         **{"vocab_size": 128, "length": 56, "width": 64, "layers": 2, "heads": 4},
         **{"mlp": 128},
     },
-    task={"temperatures": (0.1, 0.2, 0.2)},
+    task=_TASK,
 )
 _BERT = {
     **{"vocab_size": 30522, "length": 512, "width": 768, "layers": 12, "heads": 12},

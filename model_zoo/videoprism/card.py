@@ -217,6 +217,8 @@ _TINY = VideoPrismStages(
         **{"pool": "mean", "activation": "relu", "norm_eps": 1e-6, "logit_cap": 50.0},
     },
     contrast={"temperature": 0.2, "dropped": 0.25},
+    # What can be switched off is named, so that `model.changes.distillation` finds it.
+    distillation={"masked": 0.65, "weights": (1.0, 1.0), "shuffled": True},
     decoders={"width": 16, "layers": 1, "heads": 2, "mlp": 32},
     shares=(0.6, 0.1, 0.3),
     order=STAGES,
