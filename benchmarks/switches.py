@@ -39,15 +39,15 @@ SHARED = (
 OPTIONS = {
     "cv_mim": ("--rounds", "40", "--users-per-round", "256"),
     "const_cl": ("--rounds", "30", "--users-per-round", "100"),
-    "g_vilm": ("--rounds", "30", "--users-per-round", "160"),
-    "univrd": ("--rounds", "60", "--users-per-round", "256"),
+    "g_vilm": ("--rounds", "30", "--users-per-round", "120"),
+    "univrd": ("--rounds", "60", "--users-per-round", "160"),
     "videoprism": (
-        *("--rounds", "30", "--users-per-round", "160"),
+        *("--rounds", "30", "--users-per-round", "80"),
         *("--set", "model.changes.shares=[0.4,0.4,0.2]"),
     ),
-    "video_language_distillation": ("--rounds", "30", "--users-per-round", "160"),
-    "deeplab2": ("--rounds", "40", "--users-per-round", "160"),
-    "imagen3": ("--rounds", "30", "--users-per-round", "256"),
+    "video_language_distillation": ("--rounds", "30", "--users-per-round", "80"),
+    "deeplab2": ("--rounds", "40", "--users-per-round", "80"),
+    "imagen3": ("--rounds", "30", "--users-per-round", "128"),
 }
 """How each is: with fewer rounds and users than its recipe has."""
 
