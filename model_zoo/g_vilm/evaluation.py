@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fedemb.data import Examples
 from fedemb.identity import embed_all
 from fedemb.metrics import identity_metrics
-from model_zoo.g_vilm.losses import temporal_probabilities
 from model_zoo.g_vilm.network import DualEncoder
 from model_zoo.video.retrieval import retrieval_metrics
 
@@ -41,24 +41,60 @@ def evaluate(
     metrics |= retrieval_metrics(videos, texts, "video_to_text")
     some = examples.only(np.arange(min(len(examples), _POINTED), dtype=np.int64))
     if task.paste_source != "none" and len(some) > 1:
-        metrics["paste_accuracy"] = paste_accuracy(task, backbone, some)
+        found = paste_accuracy(task, backbone, some)
+        metrics |= {} if found is None else {"paste_accuracy": found}
     if "boxes" in fields:
         metrics |= pointing(task, backbone, some)
     return metrics
 
 
-def paste_accuracy(task: "GVilmTask", backbone: nn.Module, examples: Examples) -> float:
-    """Share of time steps of pasted clips that are nearer to the right centre."""
+def paste_accuracy(
+    task: "GVilmTask", backbone: nn.Module, examples: Examples
+) -> float | None:
+    """Share of time steps of pasted clips that are most like others of their kind.
+
+    A step that is alone of its kind has nothing to be like and is not judged; None if
+    all are alone, as in clips of two tubes.
+    """
     right = []
     with torch.inference_mode():
         batch = task.prepare(examples, np.ones(1, np.uint64))
         for start in range(0, len(examples), _BLOCK):
             rows = slice(start, start + _BLOCK)
             steps = cast(DualEncoder, backbone).see(batch["blended"][rows])["steps"]
-            mask = batch["mask"][rows]
-            found = temporal_probabilities(steps, mask, torch.tensor(0.1))
-            right.append((found[..., 0] > 0.5) == (mask > 0))
-    return float(torch.cat(right).float().mean())
+            right.append(told_apart(steps, batch["mask"][rows]))
+    judged = torch.cat(right)
+    return float(judged.float().mean()) if len(judged) else None
+
+
+def told_apart(steps: Tensor, mask: Tensor) -> Tensor:
+    """Which steps are nearer to the mean of the others of their kind than of the rest.
+
+    A centre that counted the step itself would always be the nearer one.
+
+    Args:
+        steps: features of time steps, `[B, N_t, D]`.
+        mask: 1 where the pasted clip shows, `[B, N_t]`.
+
+    Returns:
+        Booleans of the steps that can be judged.
+
+    Example:
+        >>> steps = torch.tensor([[[1.0, 0], [1, 0], [0, 1], [0, 1]]])
+        >>> told_apart(steps, torch.tensor([[1, 1, 0, 0]])).tolist()
+        [True, True, True, True]
+        >>> told_apart(steps, torch.tensor([[1, 0, 0, 0]])).tolist()
+        [False, True, True]
+        >>> told_apart(steps[:, 1:3], torch.tensor([[1, 0]])).tolist()
+        []
+    """
+    alike = mask[:, :, None] == mask[:, None, :]
+    own = alike & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    near, far = (
+        F.cosine_similarity(steps, kind.to(steps.dtype) @ steps, dim=-1)
+        for kind in (own, ~alike)
+    )
+    return (near > far)[own.any(-1) & (~alike).any(-1)]
 
 
 def pointing(

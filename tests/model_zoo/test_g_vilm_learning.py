@@ -53,8 +53,8 @@ def test_stretches_captions_and_groups_are_found_after_training():
     unsure = undecided(stage.task, backbone, held_out)
     train(stage.task, backbone, data, steps=250, users=32, rate=3e-3)
     after = stage.task.evaluate(backbone, held_out)
-    # Clips of other scenes are so different that an untrained tower tells them apart by
-    # the true centres, too; what training adds is certainty.
+    # Clips of other scenes are so different that an untrained tower tells them
+    # apart, too; what training adds is certainty.
     assert after["paste_accuracy"] > 0.9
     assert undecided(stage.task, backbone, held_out) < 0.5 * unsure
     chance = 1 / len(held_out)

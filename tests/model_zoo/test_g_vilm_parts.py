@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from fedemb.errors import UserError
+from model_zoo.g_vilm.evaluation import told_apart
 from model_zoo.g_vilm.grouping import GroupingBlock
 from model_zoo.g_vilm.losses import (
     grounding_loss,
@@ -82,6 +83,15 @@ def test_segments_that_stand_apart_cost_nothing_and_equal_ones_a_half():
     assert float(temporal_loss(same, mask, cold, ones)) == pytest.approx(0.5)
     uncut = torch.ones(2, 4, dtype=torch.int64)
     assert float(temporal_loss(apart, uncut, cold, ones)) == 0
+
+
+def test_steps_that_say_nothing_are_told_apart_by_chance_alone():
+    steps = torch.randn(500, 4, 32, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 1, 0, 0]]).expand(500, 4)
+    assert 0.45 < float(told_apart(steps, mask).float().mean()) < 0.55
+    # The true centres, which count the step itself, tell any features apart.
+    own = temporal_probabilities(steps, mask, torch.tensor(0.1))[..., 0] > 0.5
+    assert float((own == (mask > 0)).float().mean()) > 0.99
 
 
 def test_a_hand_computed_grounding():

@@ -17,9 +17,11 @@ from fedemb.runner import EngineChoice, InlineRunner
 from model_zoo import registry
 from model_zoo.g_vilm.network import DualEncoder, Sizes
 from model_zoo.g_vilm.task import GVilmTask
+from model_zoo.system import TaskOptions
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.text.transformer import TextShape, TextTower
 from model_zoo.video.encoder import VideoEncoder, clip_pixels
+from simulations.assembly import facts
 from simulations.datasets.clips import PlainClips
 
 SIZES = Sizes(
@@ -229,6 +231,17 @@ def test_metrics_are_there_and_start_near_chance(backbone):
     assert found["grounding_chance"] > 0
     assert 0 <= found["paste_accuracy"] <= 1
     assert {"recall_at_1", "roc_auc", "video_to_text_median_rank"} <= set(found)
+
+
+def test_pasting_is_not_judged_in_clips_of_two_tubes_where_no_answer_could_be_wrong():
+    shown = PlainClips(8, frames=4)
+    system = registry.get("g_vilm")
+    (stage,) = system.build(data=facts(shown), options=TaskOptions())
+    torch.manual_seed(0)
+    rows = shown.held_out().only(np.arange(40))
+    found = stage.task.evaluate(stage.task.make_backbone(), rows)
+    assert "paste_accuracy" not in found
+    assert "text_to_video_recall_at_10" in found
 
 
 def test_unknown_sources_are_refused():
