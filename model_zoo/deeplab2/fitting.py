@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.protocols import Batch
 from model_zoo.deeplab2.augment import AugmentSpec
+from model_zoo.deeplab2.losses import LossSpec
 from model_zoo.deeplab2.network import LocalNetwork, SharedNetwork
 from model_zoo.deeplab2.segmentation import SegmentationTask
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSpec:
-    """How a head is fitted: Adam on the task's losses, with frozen features.
+    """How a head is fitted: Adam on all losses, with frozen features.
 
+    Losses have their published weights whatever the task's are: a backbone that was
+    trained without one of them is judged by a head that was not.
     All pixels count alike, and all of them: in the few steps of a fit the published
     choice of hard pixels and small instances would have no time to reach the rest.
 
@@ -79,7 +82,7 @@ def fit_head(
     device = next(backbone.parameters()).device
     plain = replace(
         task,
-        losses=replace(task.losses, top_k=1.0),
+        losses=LossSpec(top_k=1.0),
         targets=replace(task.targets, small_weight=1.0),
         classes_of="global",
         augmentation=AugmentSpec(),

@@ -14,6 +14,7 @@ from fedemb.errors import UserError
 from fedemb.parameters import FlatLayout
 from model_zoo import registry
 from model_zoo.changes import with_changes
+from model_zoo.deeplab2.fitting import FitSpec, fit_head
 from model_zoo.imagen3.generate import generate
 from model_zoo.system import TaskOptions
 from model_zoo.univrd import evaluation
@@ -87,6 +88,18 @@ def test_a_centre_loss_that_is_off_is_zero_on_data_and_the_others_are_as_before(
     assert not without["center"].any()
     for name in ("semantic", "offset"):
         assert torch.equal(usual[name], without[name])
+
+
+@pytest.mark.parametrize("name", ["center", "semantic", "offset"])
+def test_a_backbone_trained_without_a_loss_is_judged_by_a_head_that_has_it(name):
+    rows, fit = SCENES.held_out().only(np.arange(8)), FitSpec(steps=3)
+    usual, without = built("deeplab2", {}), built("deeplab2", {"losses": {name: 0.0}})
+    torch.manual_seed(0)
+    backbone = usual.make_backbone()
+    heads = [
+        fit_head(task, backbone, rows, fit).state_dict() for task in (usual, without)
+    ]
+    assert all(torch.equal(heads[0][key], heads[1][key]) for key in heads[0])
 
 
 def test_parts_of_networks_are_changed_in_depth():
