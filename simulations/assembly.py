@@ -129,6 +129,8 @@ def layered(
     base = (dataset or "").partition(":")[0]
     names = [base if base in recipe_names() else "own-data", asked]
     recipes = [recipe(n) for n in dict.fromkeys(names) if n in recipe_names()]
+    if dataset:
+        recipes = [_understood(layer, dataset) for layer in recipes]
     if named_recipe:
         recipes.append(recipe(named_recipe))
     silent = [layer.pop("without_noise", {}) for layer in recipes][-1]
@@ -141,6 +143,23 @@ def layered(
     if found.privacy.noise_multiplier != 0:
         return found
     return resolve(*recipes, silent, *named, *overrides)
+
+
+def _understood(
+    layer: dict[str, dict[str, Any]], dataset: str
+) -> dict[str, dict[str, Any]]:
+    """A recipe without data settings that were meant for another data set."""
+    foreign = {"users", "image_size", "frames"} - set(
+        datasets.describe(dataset).options
+    )
+    return {
+        section: {
+            key: value
+            for key, value in settings.items()
+            if section != "data" or key not in foreign
+        }
+        for section, settings in layer.items()
+    }
 
 
 def assemble(configuration: Configuration) -> Assembly:
