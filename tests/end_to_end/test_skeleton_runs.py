@@ -11,14 +11,14 @@ Command = Callable[..., Said]
 
 FEW = [
     *("--model", "cv_mim:tiny", "--rounds", 1, "--users-per-round", 2, "--seed", 1),
-    *("--noise-multiplier", 0, "--engine", "serial", "--json"),
+    *("--noise-multiplier", 0, "--engine", "serial", "--frames", 4, "--json"),
 ]
 
 
 def test_an_encoder_learns_from_ntu_and_is_judged_on_penn_action(
     here: Command, tmp_path: Path
 ) -> None:
-    ntu = f"ntu:{write_ntu(tmp_path / 'ntu', performers=3, actions=4, frames=20)}"
+    ntu = f"ntu:{write_ntu(tmp_path / 'ntu', performers=3, actions=4, frames=8)}"
     out = tmp_path / "run"
     code, said, err = here("simulate", "--dataset", ntu, *FEW, "--out", out)
     assert code == 0, err
