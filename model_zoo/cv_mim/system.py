@@ -44,7 +44,7 @@ class PoseStages:
             raise UserError(
                 f"example_shape={shape} must end in (13, 2) or (13, 3): cv_mim reads "
                 "motions [T, 13, 3] or views [V, T, 13, 2] of 13 keypoints, such as "
-                "--dataset poses or cmu-mocap."
+                "--dataset poses, cmu-mocap or ntu:PATH."
             )
         if data.fields and "pose3d" not in data.fields and shape[0] == 1:
             raise UserError(

@@ -150,8 +150,8 @@ def _words(lines: list[str], at: int, count: int, what: str) -> list[str]:
 
 def _count(lines: list[str], at: int, what: str) -> int:
     text = lines[at].strip() if at < len(lines) else ""
-    if not text.isdigit():
-        found = repr(text) if at < len(lines) else "the file ends"
+    if not text.isdigit() or len(text) > 9:
+        found = repr(text[:20]) if at < len(lines) else "the file ends"
         raise _damaged(at, f"{found}; here stands the number of {what}")
     return int(text)
 

@@ -108,8 +108,8 @@ def windows_of(
 ) -> MotionWindows:
     """Windows in which every camera saw the person in at least half of the frames.
 
-    The cameras ran together: frame t of all is one moment. What one of them recorded
-    beyond the end of another is left out.
+    The cameras recorded at once: frame t is taken for the same moment in all. What one
+    of them recorded beyond the end of another is left out.
     """
     frames = min(len(recording.keypoints) for recording in recordings)
     pictures = [

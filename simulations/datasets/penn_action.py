@@ -5,6 +5,7 @@ every output says so. A single camera teaches nothing about other cameras: these
 judge an encoder that learned from others.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,35 +48,19 @@ def load(options: LoadOptions) -> InMemoryDataset:
     paths = sorted((root / "labels").glob("*.mat")) or sorted(root.glob("*.mat"))
     if not paths:
         raise NotAvailable(f"{root} has no labels/*.mat of Penn Action.")
-    bad = BadRows(len(paths))
     length = options.frames or FRAMES
-    videos: list[Video] = []
-    for row, path in enumerate(paths):
-        try:
-            videos.append(read_video(path))
-        except BadFile as error:
-            bad.add(row, str(error))
-    provenance = bad.settle(
-        Provenance(
-            name=options.name.partition(":")[0],
-            source=Source.REAL,
-            licence="none stated (Penn Action, University of Pennsylvania)",
-            description="joints marked in videos of one camera; action = class",
-        ),
-        options.skip_bad,
-        [printable(path.name) for path in paths],
-    )
-    windows = [whole_windows(video.keypoints[::STEP], length) for video in videos]
-    whole = [k for k, found in enumerate(windows) if found]
-    videos, windows = [videos[k] for k in whole], [windows[k] for k in whole]
+    read, provenance = _read(paths, options)
+    cut = [whole_windows(video.keypoints[::STEP], length) for video in read]
+    videos = [video for video, found in zip(read, cut, strict=True) if found]
+    windows = [found for found in cut if found]
     held_out = np.array([not video.train for video in videos], dtype=bool)
-    if not len(held_out) or held_out.all() or not held_out.any():
+    trained = np.flatnonzero(~held_out)
+    if not 0 < len(trained) < len(videos):
         raise NotAvailable(
             f"{root} needs training and test videos (the field train) of at least "
-            f"{length * STEP} frames; it has {int((~held_out).sum())} and "
-            f"{int(held_out.sum())}."
+            f"{length * STEP} frames; it has {len(trained)} and "
+            f"{len(videos) - len(trained)}."
         )
-    trained = np.flatnonzero(~held_out)
     wanted = options.user_column or f"iid:{max(1, len(trained) // _VIDEOS_PER_USER)}"
     owners, made_up = partition(
         [videos[k].action for k in trained], wanted, options.seed
@@ -84,24 +69,39 @@ def load(options: LoadOptions) -> InMemoryDataset:
     video, place = used_windows([len(found) for found in windows], held_out)
     rows = np.array([each for found in windows for each in found], dtype=np.float32)
     keypoints = rows[place][:, None]
-    short = len(paths) - len(bad) - len(videos)
-    left_out = (
-        f"left out: {short:,} videos without {length * STEP} frames in a row in which "
-        "every joint was seen in half of them.",
-    )
+    notices = [*provenance.notices, *made_up, _ONE_CAMERA]
+    if len(videos) < len(read):
+        notices.append(
+            f"left out: {len(read) - len(videos):,} videos without {length * STEP} "
+            "frames in a row in which every joint was seen in half of them."
+        )
     return by_user(
         fields={"keypoints": keypoints},
         users=[owner.get(k, "") for k in video.tolist()],
         labels=[videos[k].action for k in video],
         held_out=held_out[video],
         provenance=replace(
-            provenance,
-            checksum=digest(keypoints),
-            notices=(
-                *provenance.notices,
-                *made_up,
-                _ONE_CAMERA,
-                *(left_out if short else ()),
-            ),
+            provenance, checksum=digest(keypoints), notices=tuple(notices)
         ),
     )
+
+
+def _read(
+    paths: Sequence[Path], options: LoadOptions
+) -> tuple[list[Video], Provenance]:
+    """All sound videos; damaged files are refused, or counted and left out."""
+    bad = BadRows(len(paths))
+    videos = []
+    for row, path in enumerate(paths):
+        try:
+            videos.append(read_video(path))
+        except BadFile as error:
+            bad.add(row, str(error))
+    provenance = Provenance(
+        name=options.name.partition(":")[0],
+        source=Source.REAL,
+        licence="none stated (Penn Action, University of Pennsylvania)",
+        description="joints marked in videos of one camera; action = class",
+    )
+    names = [printable(path.name) for path in paths]
+    return videos, bad.settle(provenance, options.skip_bad, names)

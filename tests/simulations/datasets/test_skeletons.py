@@ -6,6 +6,7 @@ import torch
 from scipy.io import savemat
 
 from fedemb.errors import NotAvailable, UserError
+from model_zoo.cv_mim.evaluation import seen_by_all
 from model_zoo.cv_mim.pairs import Pairs
 from model_zoo.cv_mim.recognition import SingleShotSplit
 from model_zoo.cv_mim.sizes import Sizes
@@ -76,9 +77,7 @@ def test_held_out_actions_are_never_trained_and_a_motion_gives_one_row(folder):
         "each motion.",
     )
     assert data.provenance.source == "real"
-    others = {
-        frozenset(load(f"ntu:{folder}", seed=s).class_names[3:]) for s in range(5)
-    }
+    others = {frozenset(load(f"ntu:{folder}", seed=s).class_names[3:]) for s in (0, 1)}
     assert len(others) > 1
 
 
@@ -173,6 +172,9 @@ DAMAGES = {
     "line 30: '-1'; here stands the number of bodies": lambda lines: (
         lines[:29] + ["-1"] + lines[30:]
     ),
+    f"line 2: {'9' * 20!r}; here stands the number of bodies": lambda lines: (
+        lines[:1] + ["9" * 5000] + lines[2:]
+    ),
     "line 3: 3 numbers; a body has 10": lambda lines: lines[:2] + ["1 2 3"] + lines[3:],
     "line 1: the file ends; here stands the number of frames": lambda lines: [],
 }
@@ -247,8 +249,8 @@ def test_recorded_views_are_trained_on_alone_and_judged_by_the_first_camera(fold
     found = task.evaluate(task.make_backbone(), data.held_out())
     assert {"single_shot_accuracy", "single_shot_first_to_others"} <= set(found)
     assert 0 <= found["single_shot_first_to_others"] <= 1
-    projected = load(f"ntu-3d:{folder}").held_out()
-    assert "pose_hit_at_1" in task.evaluate(task.make_backbone(), projected)
+    assert seen_by_all(data.held_out()).shape == (8, 3, 16, 13, 2)
+    assert seen_by_all(load(f"ntu-3d:{folder}").held_out()).shape[1] == 8
 
 
 def test_the_first_camera_is_learned_from_and_only_the_others_are_tried():
