@@ -168,21 +168,8 @@ def assemble(configuration: Configuration) -> Assembly:
     Raises:
         UserError, NotAvailable: as data set and system do.
     """
-    data, model = configuration.data, configuration.model
-    dataset = datasets.load(
-        data.name,
-        root=Path(data.root),
-        users=data.users,
-        seed=data.seed,
-        require_real=data.require_real,
-        image_size=data.image_size,
-        frames=data.frames,
-        skip_bad=data.skip_bad,
-        user_column=data.user_column,
-        label_column=data.label_column,
-        image_column=data.image_column,
-        amplify=data.amplify,
-    )
+    model = configuration.model
+    dataset = open_data(configuration)
     configuration = completed(configuration, dataset.num_users)
     system = with_changes(registry.get(model.name), model.changes)
     aggregated = configuration.run.baseline == "dp-fedavg"
@@ -202,15 +189,40 @@ def assemble(configuration: Configuration) -> Assembly:
     return Assembly(configuration, dataset, system, stages)
 
 
+def open_data(configuration: Configuration) -> UserDataset:
+    """The data set of a configuration.
+
+    Raises:
+        UserError, NotAvailable: as the data set does.
+    """
+    data = configuration.data
+    return datasets.load(
+        data.name,
+        root=Path(data.root),
+        users=data.users,
+        seed=data.seed,
+        require_real=data.require_real,
+        image_size=data.image_size,
+        frames=data.frames,
+        skip_bad=data.skip_bad,
+        user_column=data.user_column,
+        label_column=data.label_column,
+        image_column=data.image_column,
+        amplify=data.amplify,
+    )
+
+
 def facts(dataset: UserDataset) -> DataFacts:
     """What a system may know about a data set."""
-    first = next(iter(dataset.held_out().fields.values()))
+    fields = dataset.held_out().fields
+    first = next(iter(fields.values()))
     named: Mapping[str, Sequence[str]] = getattr(dataset, "vocabularies", {})
     return DataFacts(
         example_shape=tuple(int(n) for n in first.shape[1:]),
         num_classes=dataset.num_classes,
         class_names=tuple(dataset.class_names),
         vocabularies={name: tuple(words) for name, words in named.items()},
+        fields=tuple(fields),
     )
 
 
