@@ -4,6 +4,10 @@ A head is made fresh on every virtual client in every round and never leaves it.
 heads work under `torch.func` with padding: rows of weight 0 and classes beyond
 `batch["classes"]` change neither the loss nor any gradient, in every corner case.
 Features are `[B, D]`, or `[B, V, D]` where every row has V views.
+
+Linear heads also take parameters, features and batches of many clients at once, with a
+leading axis, and give the losses of all: in the many steps of a head, vectorising costs
+more than the work.
 """
 
 import torch
@@ -18,19 +22,28 @@ _NEVER = -1e9  # a logit that cannot win; finite, so that no gradient becomes Na
 class LinearHead(nn.Module):
     """A bias-free linear classifier with a softmax over the client's classes."""
 
+    takes_many = True  # see `IdentityTask.takes_many`
+
     def __init__(self, dim: int, capacity: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(capacity, dim))
 
     def logits(self, features: Tensor) -> Tensor:
-        """`[..., D]` -> `[..., capacity]`."""
-        return features @ self.weight.T
+        """`[..., D]` -> `[..., capacity]`; of many clients' features if there are."""
+        clients = self.weight.dim() - 2
+        scores = self.scores(features.flatten(clients, -2))
+        return torch.unflatten(scores, -2, features.shape[clients:-1])
+
+    def scores(self, rows: Tensor) -> Tensor:
+        """`[..., N, D]` -> `[..., N, capacity]`."""
+        return rows @ self.weight.mT
 
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy, mean over the rows that count and their views."""
+        """Cross-entropy, mean over a client's rows that count and their views."""
         logits = _mask_classes(self.logits(features), batch["classes"])
         losses = _cross_entropy(logits, per_view(batch["label"], features))
-        return weighted_mean(losses, per_view(batch["weight"], features))
+        clients = batch["classes"].dim()
+        return weighted_mean(losses, per_view(batch["weight"], features), clients)
 
 
 class BiasedHead(LinearHead):
@@ -40,9 +53,9 @@ class BiasedHead(LinearHead):
         super().__init__(dim, capacity)
         self.bias = nn.Parameter(torch.zeros(capacity))
 
-    def logits(self, features: Tensor) -> Tensor:
-        """`[..., D]` -> `[..., capacity]`."""
-        return super().logits(features) + self.bias
+    def scores(self, rows: Tensor) -> Tensor:
+        """`[..., N, D]` -> `[..., N, capacity]`."""
+        return super().scores(rows) + self.bias[..., None, :]
 
 
 class CosineHead(LinearHead):
@@ -52,9 +65,9 @@ class CosineHead(LinearHead):
         super().__init__(dim, capacity)
         self.scale = nn.Parameter(torch.ones(()))
 
-    def logits(self, features: Tensor) -> Tensor:
-        """`[..., D]` -> `[..., capacity]`."""
-        return self.scale * (features @ unit_rows(self.weight).T)
+    def scores(self, rows: Tensor) -> Tensor:
+        """`[..., N, D]` -> `[..., N, capacity]`."""
+        return self.scale[..., None, None] * (rows @ unit_rows(self.weight).mT)
 
 
 class ClassMeansHead(nn.Module):
@@ -113,16 +126,20 @@ def unit_rows(values: Tensor) -> Tensor:
     return values * torch.where(long, safe.rsqrt(), 0.0)
 
 
-def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Mean of `values` by `weight`, both `[B, ...]`; zero if no row counts."""
-    return (values * weight).sum() / weight.sum().clamp(min=1e-12)
+def weighted_mean(values: Tensor, weight: Tensor, clients: int = 0) -> Tensor:
+    """Mean of `values` by `weight`, both `[B, ...]`; zero if no row counts.
+
+    With an axis of clients before them (`clients` is 1), the mean of each, `[V]`.
+    """
+    total = (values * weight).flatten(clients).sum(-1)
+    return total / weight.flatten(clients).sum(-1).clamp(min=1e-12)
 
 
 def per_view(values: Tensor, features: Tensor) -> Tensor:
     """A row's value for each of its views: `[B, V]` of `[B]` if features have views."""
-    if features.dim() == 2:
+    if features.dim() == values.dim() + 1:
         return values
-    return values[:, None].expand(features.shape[:2])
+    return values[..., None].expand(features.shape[:-1])
 
 
 def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
@@ -131,7 +148,8 @@ def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
 
 
 def _mask_classes(logits: Tensor, classes: Tensor) -> Tensor:
-    valid = torch.arange(logits.shape[-1], device=logits.device) < classes
+    most = classes.view(*classes.shape, *[1] * (logits.dim() - classes.dim()))
+    valid = torch.arange(logits.shape[-1], device=logits.device) < most
     return torch.where(valid, logits, _NEVER)
 
 

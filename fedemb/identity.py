@@ -136,11 +136,20 @@ class IdentityTask:
             return values
         return {"embedding": values, "penalty": penalty.expand(len(values))}
 
+    def takes_many(self, head: nn.Module) -> bool:
+        """Whether `loss` takes parameters, features and batches of many clients.
+
+        They have a leading axis of clients then, and so have the losses.
+        """
+        own = type(self).loss is IdentityTask.loss
+        return own and getattr(head, "takes_many", False)
+
     def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
         """The head's cross-entropy, and the backbone's penalty if it has one."""
         if isinstance(features, Tensor):
             return cast(Tensor, head(features, batch))
-        penalty = weighted_mean(features["penalty"], batch["weight"])
+        clients = batch["classes"].dim()
+        penalty = weighted_mean(features["penalty"], batch["weight"], clients)
         return cast(Tensor, head(features["embedding"], batch)) + penalty
 
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:

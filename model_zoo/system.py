@@ -23,6 +23,7 @@ class DataFacts:
         num_classes: size of the training label space.
         class_names: names of all classes, training and held out; may be empty.
         vocabularies: names for integer fields other than the label.
+        fields: names of all fields; empty where nobody asked the data.
 
     Raises:
         UserError: if a size is below 1.
@@ -36,6 +37,7 @@ class DataFacts:
     num_classes: int
     class_names: tuple[str, ...] = ()
     vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_classes < 1 or min(self.example_shape, default=0) < 1:

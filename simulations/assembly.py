@@ -129,6 +129,8 @@ def layered(
     base = (dataset or "").partition(":")[0]
     names = [base if base in recipe_names() else "own-data", asked]
     recipes = [recipe(n) for n in dict.fromkeys(names) if n in recipe_names()]
+    if dataset:
+        recipes = [_understood(layer, dataset) for layer in recipes]
     if named_recipe:
         recipes.append(recipe(named_recipe))
     silent = [layer.pop("without_noise", {}) for layer in recipes][-1]
@@ -143,27 +145,31 @@ def layered(
     return resolve(*recipes, silent, *named, *overrides)
 
 
+def _understood(
+    layer: dict[str, dict[str, Any]], dataset: str
+) -> dict[str, dict[str, Any]]:
+    """A recipe without data settings that were meant for another data set."""
+    foreign = {"users", "image_size", "frames"} - set(
+        datasets.describe(dataset).options
+    )
+    return {
+        section: {
+            key: value
+            for key, value in settings.items()
+            if section != "data" or key not in foreign
+        }
+        for section, settings in layer.items()
+    }
+
+
 def assemble(configuration: Configuration) -> Assembly:
     """Open the data and build the system's stages.
 
     Raises:
         UserError, NotAvailable: as data set and system do.
     """
-    data, model = configuration.data, configuration.model
-    dataset = datasets.load(
-        data.name,
-        root=Path(data.root),
-        users=data.users,
-        seed=data.seed,
-        require_real=data.require_real,
-        image_size=data.image_size,
-        frames=data.frames,
-        skip_bad=data.skip_bad,
-        user_column=data.user_column,
-        label_column=data.label_column,
-        image_column=data.image_column,
-        amplify=data.amplify,
-    )
+    model = configuration.model
+    dataset = open_data(configuration)
     configuration = completed(configuration, dataset.num_users)
     system = with_changes(registry.get(model.name), model.changes)
     aggregated = configuration.run.baseline == "dp-fedavg"
@@ -183,15 +189,40 @@ def assemble(configuration: Configuration) -> Assembly:
     return Assembly(configuration, dataset, system, stages)
 
 
+def open_data(configuration: Configuration) -> UserDataset:
+    """The data set of a configuration.
+
+    Raises:
+        UserError, NotAvailable: as the data set does.
+    """
+    data = configuration.data
+    return datasets.load(
+        data.name,
+        root=Path(data.root),
+        users=data.users,
+        seed=data.seed,
+        require_real=data.require_real,
+        image_size=data.image_size,
+        frames=data.frames,
+        skip_bad=data.skip_bad,
+        user_column=data.user_column,
+        label_column=data.label_column,
+        image_column=data.image_column,
+        amplify=data.amplify,
+    )
+
+
 def facts(dataset: UserDataset) -> DataFacts:
     """What a system may know about a data set."""
-    first = next(iter(dataset.held_out().fields.values()))
+    fields = dataset.held_out().fields
+    first = next(iter(fields.values()))
     named: Mapping[str, Sequence[str]] = getattr(dataset, "vocabularies", {})
     return DataFacts(
         example_shape=tuple(int(n) for n in first.shape[1:]),
         num_classes=dataset.num_classes,
         class_names=tuple(dataset.class_names),
         vocabularies={name: tuple(words) for name, words in named.items()},
+        fields=tuple(fields),
     )
 
 

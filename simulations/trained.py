@@ -20,6 +20,7 @@ from simulations.assembly import (
     assemble,
     configuration_from_toml,
     make_backbone,
+    open_data,
 )
 from simulations.exporting import onnx_bytes
 from simulations.folder import RunFolder
@@ -46,7 +47,8 @@ class TrainedRun:
 
         Args:
             path: the run folder.
-            dataset: evaluate on another data set, of the same image shape.
+            dataset: evaluate on another data set, of the same image shape; motions may
+                have other cameras and frames, for every pose is embedded by itself.
 
         Raises:
             UserError: if the run is not complete, or the shapes do not fit.
@@ -68,14 +70,14 @@ class TrainedRun:
         if dataset is None:
             return TrainedRun(folder, own, backbone.eval())
         data = replace(configuration.data, name=dataset, users=None, amplify=None)
-        other = assemble(replace(configuration, data=data))
-        shapes = [_shape(a.dataset.held_out()) for a in (own, other)]
+        other = open_data(replace(configuration, data=data))
+        shapes = [_shape(d.held_out()) for d in (own.dataset, other)]
         if shapes[0] != shapes[1]:
             raise UserError(
                 f"{dataset} has examples of shape {shapes[1]}, the backbone was "
                 f"trained on {shapes[0]}; prepare them at the same size."
             )
-        return TrainedRun(folder, replace(own, dataset=other.dataset), backbone.eval())
+        return TrainedRun(folder, replace(own, dataset=other), backbone.eval())
 
     def evaluate(self) -> dict[str, float]:
         """The task's metrics on the held-out examples."""
@@ -147,4 +149,5 @@ class TrainedRun:
 
 
 def _shape(examples: Examples) -> tuple[int, ...]:
-    return tuple(next(iter(examples.fields.values())).shape[1:])
+    name, values = next(iter(examples.fields.items()))
+    return tuple(values.shape[-2:] if name == "keypoints" else values.shape[1:])

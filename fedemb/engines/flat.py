@@ -9,7 +9,6 @@ engine convolves in groups.
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from fedemb.engines.buffers import Stack, trained_by
 from fedemb.engines.forms import Form
@@ -19,6 +18,7 @@ from fedemb.engines.heads import (
     features_by_row,
     fit_heads,
     head_loss,
+    losses_of,
     step_by,
 )
 from fedemb.engines.rows import channels_last
@@ -210,7 +210,5 @@ def _loss(
         return head_loss(model, {k: v[0] for k, v in heads.items()}, features, batch)
     batch = work.at(step)
     features = model.features(stack.module, stack.form.as_one_batch(batch))
-    losses: Tensor = vmap(lambda h, f, b: head_loss(model, h, f, b))(
-        heads, stack.form.by_client(features, stack.clients), batch
-    )
-    return losses.sum()
+    own = stack.form.by_client(features, stack.clients)
+    return losses_of(model)(heads, own, batch).sum()

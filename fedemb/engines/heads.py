@@ -5,7 +5,7 @@ same for all virtual clients. So every row is embedded once, in one batched forw
 pass without a graph, however many steps the head takes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,7 @@ def fit_heads(
     velocity = {name: torch.zeros_like(value) for name, value in heads.items()}
     rate = recipe.learning_rate * recipe.head_lr_scale
 
-    losses = vmap(partial(_loss, _HeadLoss(model)))
+    losses = losses_of(model)
     for step in steps:
         # Clients do not meet in the sum, so its gradient is each one's own: one plain
         # backward pass, which costs half of `vmap(grad)`.
@@ -195,6 +195,19 @@ def head_loss(
 ) -> Tensor:
     """The loss of a step, given the features of its rows."""
     return _loss(_HeadLoss(model), head, features, batch)
+
+
+def losses_of(model: LocalModel) -> Callable[[Parameters, Features, Batch], Tensor]:
+    """Losses `[V]` of heads `[V, ...]`, features `[V, B, ...]` and batches `[V, B]`.
+
+    Vectorised over clients, unless the task's own loss takes many (`takes_many`).
+    """
+    one = partial(_loss, _HeadLoss(model))
+    takes_many = getattr(model.task, "takes_many", None)
+    if takes_many is not None and takes_many(model.head):
+        return one
+    vectorised: Callable[[Parameters, Features, Batch], Tensor] = vmap(one)
+    return vectorised
 
 
 def _loss(own: _HeadLoss, head: Parameters, features: Features, batch: Batch) -> Tensor:

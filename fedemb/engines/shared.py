@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, vmap
 
 from fedemb.devices import sent
 from fedemb.engines.alone import hastened
-from fedemb.engines.heads import features_by_row, fit_heads, head_loss
+from fedemb.engines.heads import features_by_row, fit_heads, losses_of
 from fedemb.engines.layers import share_no_weights, trained_layers
 from fedemb.engines.rows import as_one_batch, by_client
 from fedemb.engines.serial import local_parameters
@@ -132,9 +132,7 @@ def _hooked(
         return None  # some layer's weights are used without calling the layer
     heads = heads_on(features)
     with torch.enable_grad():
-        losses = vmap(lambda h, f, b: head_loss(model, h, f, b))(
-            heads, by_client(features, clients), batch
-        )
+        losses = losses_of(model)(heads, by_client(features, clients), batch)
     outputs = [call.output for call in seen]
     _refuse_overwritten(seen)
     # Scaled here, where it costs one number, not in the [V, P] gradients.

@@ -50,16 +50,27 @@ class SingleShotSplit:
         test: rows of clips to try; none of `train`.
         train_camera: the one camera that training clips come from.
         cameras: number of cameras; the test uses all.
+        others_only: the test leaves out the camera that was learned from.
     """
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     train_camera: int
     cameras: int
+    others_only: bool = False
+
+    @property
+    def test_cameras(self) -> list[int]:
+        """Cameras whose clips are tried."""
+        own = {self.train_camera} if self.others_only else set()
+        return [camera for camera in range(self.cameras) if camera not in own]
 
     @staticmethod
     def of(
-        labels: NDArray[np.integer], cameras: int, train_camera: int = 0
+        labels: NDArray[np.integer],
+        cameras: int,
+        train_camera: int = 0,
+        others_only: bool = False,
     ) -> "SingleShotSplit":
         """Every other clip of each action is learned from, the others are tried."""
         order = np.argsort(labels, kind="stable")
@@ -71,6 +82,7 @@ class SingleShotSplit:
             test=np.flatnonzero(~first),
             train_camera=train_camera,
             cameras=cameras,
+            others_only=others_only,
         )
 
 
@@ -113,7 +125,7 @@ class Recognition:
         split: SingleShotSplit,
         top: tuple[int, ...] = (1,),
     ) -> list[float]:
-        """Top-k accuracies over all cameras after learning from one.
+        """Top-k accuracies over the cameras of the test after learning from one.
 
         Args:
             clips: `[n, cameras, T, C]`.
@@ -128,10 +140,10 @@ class Recognition:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = self._train((known - mean) / std, target[split.train], len(names))
-        tried = (clips[split.test] - mean) / std
+        tried = (clips[split.test][:, split.test_cameras] - mean) / std
         with torch.inference_mode():
             logits = model(tried.flatten(0, 1))
-        truth = target[split.test].repeat_interleave(split.cameras)
+        truth = target[split.test].repeat_interleave(tried.shape[1])
         best = logits.topk(min(max(top), len(names)), dim=1).indices
         hits = best == truth[:, None]
         return [float(hits[:, :k].any(1).float().mean()) for k in top]

@@ -31,7 +31,8 @@ class PoseStages:
         """One stage that trains codes of poses.
 
         Raises:
-            UserError: if the rows are no poses or motions of 13 keypoints.
+            UserError: if the rows are no poses or motions of 13 keypoints, or show them
+                from one camera without 3D poses to project.
         """
         from dataclasses import replace
 
@@ -43,7 +44,14 @@ class PoseStages:
             raise UserError(
                 f"example_shape={shape} must end in (13, 2) or (13, 3): cv_mim reads "
                 "motions [T, 13, 3] or views [V, T, 13, 2] of 13 keypoints, such as "
-                "--dataset poses or cmu-mocap."
+                "--dataset poses, cmu-mocap or ntu:PATH."
+            )
+        if data.fields and "pose3d" not in data.fields and shape[0] == 1:
+            raise UserError(
+                f"example_shape={shape}: these data show every pose from one camera; "
+                "cv_mim is trained on two cameras or more, or on 3D poses to project, "
+                "such as ntu:PATH, cmu-mocap or poses. To judge a trained run on them: "
+                "fedemb evaluate RUN --dataset NAME."
             )
         sizes = self.sizes
         if options.embedding_dim:

@@ -10,6 +10,10 @@ from fedemb.data import Provenance
 from fedemb.errors import UserError
 
 
+class BadFile(Exception):
+    """Why a file cannot be used, from a reader that does not know whose row it is."""
+
+
 class BadRows:
     """Rows that cannot be used, each with its first reason.
 

@@ -31,6 +31,7 @@ class DatasetCard:
 
 _COLUMNS = frozenset({"user_column", "label_column", "image_column"})
 _CLIPS = frozenset({"users", "image_size", "frames"})
+_RECORDED = frozenset({"frames", "skip_bad"})
 _OWN_FILES = frozenset({"image_size", "skip_bad"})
 
 
@@ -185,6 +186,27 @@ def _cards() -> tuple[DatasetCard, ...]:
             description="recorded motions by subject, seen by two drawn cameras",
             module="cmu_mocap",
             files=("<subject>.asf with <subject>_<motion>.amc",),
+        ),
+        DatasetCard(
+            name="ntu:PATH",
+            description="recorded motions by performer, as several cameras saw them",
+            module="ntu",
+            options=_RECORDED,
+            files=("SsssCcccPpppRrrrAaaa.skeleton",),
+        ),
+        DatasetCard(
+            name="ntu-3d:PATH",
+            description="the same, with 3D poses of the first camera to project",
+            module="ntu",
+            options=_RECORDED,
+            files=("SsssCcccPpppRrrrAaaa.skeleton",),
+        ),
+        DatasetCard(
+            name="penn-action:PATH",
+            description="recorded motions by one camera, to judge; users are made up",
+            module="penn_action",
+            options=_RECORDED | {"user_column"},
+            files=("labels/<video>.mat",),
         ),
         DatasetCard(
             name="folder:PATH",

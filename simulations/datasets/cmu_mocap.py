@@ -12,9 +12,9 @@ from simulations.datasets.asf_amc import read_amc, read_asf
 from simulations.datasets.cameras import project
 from simulations.datasets.grouping import by_user, held_out_classes
 from simulations.datasets.listing import digest
+from simulations.datasets.pose_windows import FRAMES, starts
 from simulations.datasets.registry import LoadOptions
 
-FRAMES = 16
 STEP = 4
 """Frames between those kept: 120 Hz becomes 30 Hz."""
 
@@ -80,6 +80,6 @@ def read_windows(path: Path) -> list[Window]:
         poses = skeleton.pose(read_amc(motion))[::STEP]
         windows += [
             Window(path.stem, motion.stem, poses[start : start + FRAMES])
-            for start in range(0, len(poses) - FRAMES + 1, FRAMES)
+            for start in starts(len(poses), FRAMES)
         ]
     return windows

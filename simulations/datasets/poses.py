@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from simulations.datasets.cameras import project
 from simulations.datasets.counters import signed, uniform
 from simulations.datasets.generated import Fields, Generated
+from simulations.datasets.pose_windows import FRAMES
 from simulations.datasets.registry import LoadOptions
 
-FRAMES = 16
 NAMED = ("wave", "squat", "walk in place", "kick", "jump", "idle")
 
 # Channels of motion: three for each of left arm, right arm, left leg, right leg

@@ -4,9 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from fedemb.heads import BiasedHead, ClassMeansHead, CosineHead, LinearHead
+from fedemb.identity import IdentityTask
 
 DIM = 5
 LINEAR = {"linear": LinearHead, "linear-bias": BiasedHead, "cosine": CosineHead}
@@ -130,6 +132,52 @@ def test_vmap_over_clients_equals_one_client_at_a_time(kind):
         torch.testing.assert_close(together[1][v], alone[1])
         for name, value in alone[0].items():
             torch.testing.assert_close(together[0][name][v], value)
+
+
+@pytest.mark.parametrize("kind", LINEAR)
+@pytest.mark.parametrize("views", [(), (2,)])
+def test_linear_heads_take_many_clients_as_they_take_each(kind, views):
+    g = torch.Generator().manual_seed(1)
+    head = make(kind, 4, g)
+    clients, rows = 3, 6
+    features = torch.randn(clients, rows, *views, DIM, generator=g).double()
+    batch = {
+        "label": torch.randint(0, 2, (clients, rows), generator=g),
+        "weight": (torch.rand(clients, rows, generator=g) > 0.3).double(),
+        "classes": torch.tensor([2, 3, 4]),
+    }
+    batch["weight"][2] = 0.0  # a client without rows
+    parameters = {
+        k: torch.randn(clients, *v.shape, generator=g).double()
+        for k, v in head.named_parameters()
+    }
+    together = functional_call(head, parameters, (features, batch))
+    alone = torch.stack(
+        [
+            functional_call(
+                head,
+                {k: p[v] for k, p in parameters.items()},
+                (features[v], {k: b[v] for k, b in batch.items()}),
+            )
+            for v in range(clients)
+        ]
+    )
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
+    assert together[2] == 0
+
+
+def test_losses_of_ones_own_do_not_take_many_clients():
+    """A subclass that changes `loss` gets it vectorised, as any task does."""
+
+    class Own(IdentityTask):
+        def loss(self, head, features, batch):
+            return 2 * super().loss(head, features, batch)
+
+    kinds = {"backbone": nn.Identity, "embedding_dim": DIM, "num_classes": 4}
+    for task, takes in ((IdentityTask, True), (Own, False)):
+        own = task(name="own", head="linear", **kinds)
+        assert own.takes_many(own.make_head(4)) == takes
+    assert not own.takes_many(ClassMeansHead(4))
 
 
 def test_class_means_leave_the_scored_row_out():

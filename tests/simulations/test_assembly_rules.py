@@ -55,6 +55,14 @@ def test_the_rule_gives_a_step_the_rows_of_all_its_users_and_is_applied_once():
     assert again == found
 
 
+def test_data_settings_of_a_recipe_are_for_data_sets_that_understand_them():
+    assert layered("clips-plain", "g_vilm", None).data.frames == 4
+    assert layered("clips-motion", "g_vilm", None).data.frames is None
+    assert layered("openclipart", "g_vilm", None).data.frames is None
+    asked = layered("openclipart", "g_vilm", None, {"data": {"frames": 4}})
+    assert asked.data.frames == 4  # and is refused when the data set is opened
+
+
 def test_a_recipe_may_hold_what_differs_without_noise():
     noisy = layered("npz:mine.npz", None, None)
     silent = layered("npz:mine.npz", None, None, {"privacy": {"noise_multiplier": 0.0}})
