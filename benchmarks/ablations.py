@@ -29,6 +29,8 @@ def row(
 ) -> str:
     """A row of the table: means, and the difference of every seed.
 
+    What the paper says stands in the first row of a switch alone.
+
     Example:
         >>> switch = Switch(
         ...     system="cv_mim",
@@ -48,7 +50,8 @@ def row(
         f"{sum(without) / len(without):.3f}",
         ", ".join(f"{difference:+.3f}" for difference in gone),
     )
-    return f"| {' | '.join(cells)} | {switch.says} |".replace("|  |", "| |")
+    says = switch.says if metric == switch.metrics[0] else ""
+    return f"| {' | '.join(cells)} | {says} |".replace("|  |", "| |")
 
 
 def heading(systems: Sequence[str], seeds: Sequence[int], rounds: int | None) -> str:

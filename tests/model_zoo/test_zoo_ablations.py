@@ -43,7 +43,9 @@ def test_every_system_with_options_has_switches_and_every_switch_options():
 
 
 def test_a_row_has_a_cell_for_every_column_and_the_difference_of_every_seed():
-    cells = row(SWITCHES[0], "roc_auc", [0.5, 0.7], [0.4, 0.8]).strip("| ").split(" | ")
+    switch = SWITCHES[0]
+    shown = row(switch, switch.metrics[0], [0.5, 0.7], [0.4, 0.8])
+    cells = shown.strip("| ").split(" | ")
     assert len(cells) == len(COLUMNS)
     assert cells[3:6] == ["0.600", "0.600", "-0.100, +0.100"]
 
