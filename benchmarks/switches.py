@@ -172,8 +172,8 @@ SWITCHES = (
         change='order=["dual encoder"]',
         off="adaptation of the captioner",
         metrics=_TEXTS,
-        says="taught by an adapted model 3.8 better than the strongest baseline that has "
-        f"an image-language model, too ({_ADAPTED})",
+        says="taught by an adapted model 3.8 better than the strongest baseline that "
+        f"has an image-language model, too ({_ADAPTED})",
     ),
     Switch(
         system="video_language_distillation",
