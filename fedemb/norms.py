@@ -87,9 +87,10 @@ class _ChannelsLast(torch.autograd.Function):
         level = -slope * mean - moment * inverse / count
         below = None
         if ctx.needs_input_grad[0]:
-            every = torch.ones_like(weights)
-            below = torch.addcmul(_once(level * every), above, _once(weights * inverse))
-            below = _images(below.addcmul_(rows, _once(slope * every)), inputs)
+            scale, level = _once(weights * inverse), _once(level.expand_as(total))
+            below = torch.addcmul(level, above, scale)
+            below = below.addcmul_(rows, _once(slope.expand_as(total)))
+            below = _images(below, inputs)
         own = ((product - mean * total) * inverse).sum(0).flatten()
         return below, None, own, total.sum(0).flatten(), None
 

@@ -57,8 +57,7 @@ class EngineChoice:
     """How the virtual clients of a round are computed; never what is computed.
 
     Attributes:
-        name: `serial`, `flat`, `stacked`, `grouped`, `vectorized` or
-            `shared`.
+        name: `serial`, `flat`, `stacked`, `grouped`, `vectorized` or `shared`.
         chunk: virtual clients trained together; the serial engine always takes one.
         threads: chunks trained at the same time, one core each.
     """

@@ -23,8 +23,8 @@ class Stack:
     """The backbones of a few clients, and their velocities, in flat buffers.
 
     Attributes:
-        module: takes the rows of all clients as one batch, in the order of `form`; a
-            single client has the backbone's own layers.
+        form: of the layers; None for a single client, with the backbone's own layers.
+        module: takes the rows of all clients as one batch, in the order of `form`.
         values, velocity: flat; the blocks of the parameters lie one behind the other,
             each `[V, *shape]`.
     """
@@ -35,11 +35,11 @@ class Stack:
         layout: FlatLayout,
         theta: Tensor,
         clients: int,
-        form: Form,
+        form: Form | None,
     ) -> None:
         self.clients, self.form, self._layout = clients, form, layout
         self._orders = [
-            _order(form if clients > 1 else None, backbone, name, len(shape))
+            _order(form, *_owner(backbone, name), len(shape))
             for name, shape in zip(layout.names, layout.shapes, strict=True)
         ]
         self.values = theta.new_zeros(clients * layout.size)
@@ -51,7 +51,7 @@ class Stack:
         }
         self.module = _with_leaves(backbone, layout, leaves, clients, form)
 
-    def fits(self, theta: Tensor, clients: int, form: Form) -> bool:
+    def fits(self, theta: Tensor, clients: int, form: Form | None) -> bool:
         """Whether it can be used again for so many clients."""
         same = (self.values.dtype, self.values.device) == (theta.dtype, theta.device)
         return same and self.clients == clients and self.form is form
@@ -109,11 +109,16 @@ class Stack:
             yield block.permute(0, *back)
 
 
+def _owner(backbone: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The layer that a parameter belongs to, and its name there."""
+    layer, _, own = name.rpartition(".")
+    return backbone.get_submodule(layer), own
+
+
 def _order(
-    form: Form | None, backbone: nn.Module, name: str, axes: int
+    form: Form | None, layer: nn.Module, parameter: str, axes: int
 ) -> tuple[int, ...]:
-    owner, _, own = name.rpartition(".")
-    wanted = form.stored_order(backbone.get_submodule(owner), own) if form else None
+    wanted = None if form is None else form.stored_order(layer, parameter)
     return wanted or tuple(range(axes))
 
 
@@ -137,14 +142,14 @@ def _with_leaves(
     layout: FlatLayout,
     leaves: Mapping[str, Tensor],
     clients: int,
-    form: Form,
+    form: Form | None,
 ) -> nn.Module:
     """A copy of `backbone` that uses `leaves`; what is not trained is shared."""
     every = [*backbone.parameters(), *backbone.buffers()]
     twin = copy.deepcopy(backbone, {id(tensor): tensor for tensor in every})
     named = dict(backbone.named_parameters())
     of = {id(named[name]): leaf for name, leaf in leaves.items()}
-    if clients == 1:
+    if form is None:
         for layer in twin.modules():
             for name, value in layer._parameters.items():
                 if id(value) in of:
@@ -170,5 +175,5 @@ def _repeated(
     form: Form, layer: nn.Module, name: str, value: Tensor, clients: int
 ) -> Tensor:
     """A parameter that is not trained, the same for every client."""
-    order = form.stored_order(layer, name) or tuple(range(value.dim()))
+    order = _order(form, layer, name, value.dim())
     return value.permute(order).expand(clients, *(value.shape[a] for a in order))

@@ -7,6 +7,8 @@ too cheap to call once per client: the stacked engine multiplies matrices, the g
 engine convolves in groups.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -45,40 +47,10 @@ def flat_deltas(
     moves = [step for step in work.steps() if recipe.trains_backbone(step)]
     if recipe.head_steps and len(moves) == 1:
         return _after_heads(model, layout, theta, work, recipe, moves[0])
-    return _deltas(model, layout, theta, work, recipe, STACKED, together=1)
+    return _deltas(model, layout, theta, work, recipe, None, together=1)
 
 
-def stacked_deltas(
-    model: LocalModel,
-    layout: FlatLayout,
-    theta: Tensor,
-    work: Work,
-    recipe: LocalTraining,
-) -> Tensor:
-    """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`.
-
-    Raises:
-        ValueError: if the backbone has trained layers without a stacked form.
-    """
-    return _in_form("stacked", model, layout, theta, work, recipe)
-
-
-def grouped_deltas(
-    model: LocalModel,
-    layout: FlatLayout,
-    theta: Tensor,
-    work: Work,
-    recipe: LocalTraining,
-) -> Tensor:
-    """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`.
-
-    Raises:
-        ValueError: if the backbone has trained layers without a grouped form.
-    """
-    return _in_form("grouped", model, layout, theta, work, recipe)
-
-
-def _in_form(
+def deltas_in_form(
     name: str,
     model: LocalModel,
     layout: FlatLayout,
@@ -86,6 +58,13 @@ def _in_form(
     work: Work,
     recipe: LocalTraining,
 ) -> Tensor:
+    """Backbone deltas (final minus initial) `[V, P]` of the virtual clients of `work`.
+
+    All are trained together, in the form of that name.
+
+    Raises:
+        ValueError: if the backbone has trained layers without that form.
+    """
     form = FORMS[name]
     if not form.takes(model.backbone, layout):
         raise ValueError(
@@ -94,13 +73,17 @@ def _in_form(
     return _deltas(model, layout, theta, work, recipe, form, together=len(work.rows))
 
 
+stacked_deltas = partial(deltas_in_form, "stacked")
+grouped_deltas = partial(deltas_in_form, "grouped")
+
+
 def _deltas(
     model: LocalModel,
     layout: FlatLayout,
     theta: Tensor,
     work: Work,
     recipe: LocalTraining,
-    form: Form,
+    form: Form | None,
     together: int,
 ) -> Tensor:
     clients = len(work.rows)
@@ -125,7 +108,7 @@ def _after_heads(
     step: int,
 ) -> Tensor:
     """Forward passes of all clients, their heads, then their backward passes."""
-    stack = _stack(model, layout, theta, 1, STACKED)
+    stack = _stack(model, layout, theta, 1, None)
     stack.reset(theta)
     deltas = theta.new_zeros(len(work.rows), layout.size)
     clients = torch.nonzero(work.active(step)).flatten().tolist()
@@ -156,9 +139,14 @@ def _alone(work: Work, client: int, step: int) -> Batch:
 
 
 def _stack(
-    model: LocalModel, layout: FlatLayout, theta: Tensor, clients: int, form: Form
+    model: LocalModel,
+    layout: FlatLayout,
+    theta: Tensor,
+    clients: int,
+    form: Form | None,
 ) -> Stack:
     """The stack that this model used last, or a new one if it does not fit."""
+    form = form if clients > 1 else None  # a single client has the backbone's layers
     kept = model.scratch
     if not isinstance(kept, Stack) or not kept.fits(theta, clients, form):
         kept = Stack(model.backbone, layout, theta, clients, form)
@@ -204,7 +192,7 @@ def _loss(
     stack: Stack, model: LocalModel, work: Work, heads: Parameters, step: int
 ) -> Tensor:
     """The sum of the clients' losses at a step."""
-    if stack.clients == 1:
+    if stack.form is None:
         batch = _alone(work, 0, step)
         features = model.features(stack.module, batch)
         return head_loss(model, {k: v[0] for k, v in heads.items()}, features, batch)

@@ -8,104 +8,65 @@ Patches, which the stacked form writes out, cost memory traffic as large as the 
 area times the image; grouped convolutions read the image itself.
 """
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedemb.engines.forms import Form
+from fedemb.engines.forms import CONVOLVE, ClientLayer, Form
 from fedemb.engines.rows import as_interleaved_batch, interleaved_by_client
 from fedemb.engines.stacked import products
 
-_CONVOLVE: dict[type[nn.Module], Callable[..., Tensor]] = {
-    nn.Conv1d: F.conv1d,
-    nn.Conv2d: F.conv2d,
-    nn.Conv3d: F.conv3d,
-}
 
-
-class GroupedLinear(nn.Module):
+class GroupedLinear(ClientLayer):
     """`[B * V, ..., I]` -> `[B * V, ..., O]`, by kernels `[V, I, O]`."""
-
-    def __init__(self, layer: nn.Linear, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        del layer
-        self.kernels, self.offsets = values["weight"], values.get("bias")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Client v's rows by client v's weights."""
-        clients = len(self.kernels)
+        clients = len(self.weights)
         rows = _apart(inputs, clients).transpose(0, 1)  # [V, B, ..., I]
         outputs = products(
-            rows.reshape(clients, -1, inputs.shape[-1]), self.kernels, self.offsets
+            rows.reshape(clients, -1, inputs.shape[-1]), self.weights, self.offsets
         )
         outputs = outputs.view(*rows.shape[:-1], -1)
         return outputs.transpose(0, 1).flatten(0, 1)
 
 
-class GroupedConv(nn.Module):
+class GroupedConv(ClientLayer):
     """`[B * V, C, ...]` -> `[B * V, O, ...]`, by kernels `[V, O, C / groups, ...]`."""
-
-    def __init__(self, layer: nn.Conv2d, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.layer = [layer]  # in a list: its weights are not those of this module
-        self.kernels, self.offsets = values["weight"], values.get("bias")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Client v's images by client v's kernels."""
-        layer, clients = self.layer[0], len(self.kernels)
-        outputs = _CONVOLVE[type(layer)](
-            _side_by_side(inputs, clients),
-            self.kernels.flatten(0, 1),
-            None if self.offsets is None else self.offsets.flatten(),
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            clients * layer.groups,
-        )
+        clients = len(self.weights)
+        outputs = self.convolved(_side_by_side(inputs, clients))
         return _one_after_another(outputs, clients)
 
 
-class GroupedNorm(nn.Module):
+class GroupedNorm(ClientLayer):
     """GroupNorm with gains and offsets `[V, C]` of each client."""
-
-    def __init__(self, layer: nn.GroupNorm, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.groups, self.epsilon = layer.num_groups, layer.eps
-        self.gains, self.offsets = values["weight"], values["bias"]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Client v's images with client v's gains and offsets."""
-        clients = len(self.gains)
+        layer, clients = self.layer, len(self.weights)
         outputs = F.group_norm(
             _side_by_side(inputs, clients),
-            clients * self.groups,
-            self.gains.flatten(),
-            self.offsets.flatten(),
-            self.epsilon,
+            clients * layer.num_groups,
+            self.weights.flatten(),
+            None if self.offsets is None else self.offsets.flatten(),
+            layer.eps,
         )
         return _one_after_another(outputs, clients)
 
 
-class GroupedLayerNorm(nn.Module):
+class GroupedLayerNorm(ClientLayer):
     """LayerNorm with gains and offsets of each client."""
-
-    def __init__(self, layer: nn.LayerNorm, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.shape, self.epsilon = layer.normalized_shape, layer.eps
-        self.gains, self.offsets = values["weight"], values.get("bias")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The norm without weights, then client v's gains and offsets."""
-        normal = F.layer_norm(inputs, self.shape, eps=self.epsilon)
-        normal = _apart(normal, len(self.gains))
-        rest = normal.dim() - 2 - len(self.shape)
-        own = (-1, *[1] * rest, *self.shape)
-        scaled = normal * self.gains.view(own)
-        if self.offsets is not None:
-            scaled = scaled + self.offsets.view(own)
-        return scaled.flatten(0, 1)
+        shape = self.layer.normalized_shape
+        normal = F.layer_norm(inputs, shape, eps=self.layer.eps)
+        rest = inputs.dim() - 1 - len(shape)
+        own = (-1, *[1] * rest, *shape)
+        return self.scaled(_apart(normal, len(self.weights)), own)
 
 
 def _apart(rows: Tensor, clients: int) -> Tensor:
@@ -138,7 +99,7 @@ GROUPED = Form(
         nn.Linear: GroupedLinear,
         nn.GroupNorm: GroupedNorm,
         nn.LayerNorm: GroupedLayerNorm,
-        **dict.fromkeys(_CONVOLVE, GroupedConv),
+        **dict.fromkeys(CONVOLVE, GroupedConv),
     },
     serves=_serves,
     stored_order=_stored_order,

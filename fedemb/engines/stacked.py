@@ -7,7 +7,6 @@ kernels: per-client kernels would otherwise need grouped convolutions, whose bac
 pass is slow on some devices (`fedemb.engines.grouped` is the form with those).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from fedemb.engines.forms import Form
+from fedemb.engines.forms import ClientLayer, Form
 from fedemb.engines.layers import zero_padded
 from fedemb.engines.rows import as_one_batch, by_client, channels_last, patches
 
@@ -35,71 +34,44 @@ def _stored_order(layer: nn.Module, parameter: str) -> tuple[int, ...] | None:
     return None
 
 
-class StackedLinear(nn.Module):
+class StackedLinear(ClientLayer):
     """`[V * B, ..., I]` -> `[V * B, ..., O]`, by kernels `[V, I, O]`."""
-
-    def __init__(self, layer: nn.Linear, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        del layer
-        self.kernels, self.offsets = values["weight"], values.get("bias")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Client v's rows by client v's weights."""
-        rows = inputs.reshape(len(self.kernels), -1, inputs.shape[-1])
-        outputs = products(rows, self.kernels, self.offsets)
+        rows = inputs.reshape(len(self.weights), -1, inputs.shape[-1])
+        outputs = products(rows, self.weights, self.offsets)
         return outputs.view(*inputs.shape[:-1], -1)
 
 
-class StackedConv2d(nn.Module):
+class StackedConv2d(ClientLayer):
     """`[V * B, C, H, W]` -> `[V * B, O, H', W']`, by kernels `[V, kh, kw, C, O]`."""
-
-    def __init__(self, layer: nn.Conv2d, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.layer = [layer]  # in a list: its weights are not those of this module
-        self.kernels, self.offsets = values["weight"], values.get("bias")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Client v's images by client v's kernels."""
-        layer = self.layer[0]
-        if layer.groups > 1:
-            return self._grouped(layer, inputs)
+        if self.layer.groups > 1:
+            return self._grouped(inputs)
         outputs: Tensor = _PatchProducts.apply(  # type: ignore[no-untyped-call]
-            channels_last(inputs), self.kernels, self.offsets, layer
+            channels_last(inputs), self.weights, self.offsets, self.layer
         )
         return outputs
 
-    def _grouped(self, layer: nn.Conv2d, inputs: Tensor) -> Tensor:
+    def _grouped(self, inputs: Tensor) -> Tensor:
         """Channels of all clients side by side: a convolution with more groups."""
-        clients = len(self.kernels)
+        clients = len(self.weights)
         side_by_side = torch.unflatten(inputs, 0, (clients, -1))
-        side_by_side = side_by_side.transpose(0, 1).flatten(1, 2)
-        outputs = F.conv2d(
-            side_by_side,
-            self.kernels.flatten(0, 1),
-            None if self.offsets is None else self.offsets.flatten(),
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            clients * layer.groups,
-        )
+        outputs = self.convolved(side_by_side.transpose(0, 1).flatten(1, 2))
         outputs = torch.unflatten(outputs, 1, (clients, -1))
         outputs = outputs.transpose(0, 1).flatten(0, 1)
         return channels_last(outputs)
 
 
-class StackedNorm(nn.Module):
+class StackedNorm(ClientLayer):
     """GroupNorm or LayerNorm with gains and offsets of each client."""
-
-    def __init__(
-        self, layer: nn.GroupNorm | nn.LayerNorm, values: Mapping[str, Tensor]
-    ) -> None:
-        super().__init__()
-        self.layer = [layer]
-        self.gains, self.offsets = values["weight"], values.get("bias")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The norm without weights, then client v's gains and offsets."""
-        layer = self.layer[0]
+        layer = self.layer
         if isinstance(layer, nn.GroupNorm):
             normal = F.group_norm(inputs, layer.num_groups, eps=layer.eps)
             own = (-1, 1, inputs.shape[1], *[1] * (inputs.dim() - 2))
@@ -107,11 +79,7 @@ class StackedNorm(nn.Module):
             normal = F.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
             rest = inputs.dim() - len(layer.normalized_shape)
             own = (-1, *[1] * rest, *layer.normalized_shape)
-        normal = torch.unflatten(normal, 0, (len(self.gains), -1))
-        scaled = normal * self.gains.view(own)
-        if self.offsets is not None:
-            scaled = scaled + self.offsets.view(own)
-        return scaled.flatten(0, 1)
+        return self.scaled(torch.unflatten(normal, 0, (len(self.weights), -1)), own)
 
 
 def products(rows: Tensor, kernels: Tensor, offsets: Tensor | None) -> Tensor:
