@@ -12,7 +12,7 @@ _WEIGHTS = {
 }
 """Which weights the loss of an algorithm has."""
 
-ALGORITHMS = ("disentangle", "align", "infomax", "autoencoder")
+ALGORITHMS = tuple(_WEIGHTS)
 FUSIONS = ("moe", "poe", "cat")
 
 

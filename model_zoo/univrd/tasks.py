@@ -145,18 +145,9 @@ class _SceneTask(ConstantHead):
         self, head: nn.Module, values: dict[str, Tensor], batch: Batch
     ) -> Tensor:
         """Hungarian matching, then focal and box losses; the mean over pictures."""
-        scaling = cast(LocalScaling, head)
-        asked = asked_for(batch["name_query"])
-        logits = masked(scaling.names(values["names"], values["tokens"]), asked)
-        losses = detection_loss(
-            logits,
-            values["boxes"],
-            batch["boxes"],
-            _wanted(batch["names"], batch["name_query"]).to(logits),
-            (batch["names"] >= 0).to(logits),
-            asked.to(logits),
-            self.focal,
-        )
+        found = _to_match(cast(LocalScaling, head), values, batch)
+        asked = asked_for(batch["name_query"]).to(found[0])
+        losses = detection_loss(*found, asked, self.focal)
         return weighted_mean(losses, batch["weight"])
 
 
@@ -208,16 +199,8 @@ class RelationTask(_SceneTask):
         Pictures without relations (detection-only sources) do not count.
         """
         scaling, values = cast(LocalScaling, head), cast(dict[str, Tensor], features)
-        known = asked_for(batch["name_query"])
-        names = masked(scaling.names(values["names"], values["tokens"]), known)
-        tokens = matched_tokens(
-            names,
-            values["boxes"],
-            batch["boxes"],
-            _wanted(batch["names"], batch["name_query"]).to(names),
-            (batch["names"] >= 0).to(names),
-            self.focal,
-        )  # [B, n, N]
+        found = _to_match(scaling, values, batch)
+        tokens = matched_tokens(*found, self.focal)  # [B, n, N]
         asked = asked_for(batch["phrase_query"])
         logits = masked(scaling.phrases(values["phrases"]), asked)
         ends = batch["ends"]
@@ -262,6 +245,17 @@ class OneStageTask(RelationTask):
         """The detector's loss plus the relations'."""
         both = self._detection(head, cast(dict[str, Tensor], features), batch)
         return both + super().loss(head, features, batch)
+
+
+def _to_match(
+    scaling: LocalScaling, values: dict[str, Tensor], batch: Batch
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Logits of names and boxes of tokens; boxes, names and presence of objects."""
+    asked = asked_for(batch["name_query"])
+    logits = masked(scaling.names(values["names"], values["tokens"]), asked)
+    wanted = _wanted(batch["names"], batch["name_query"]).to(logits)
+    present = (batch["names"] >= 0).to(logits)
+    return logits, values["boxes"], batch["boxes"], wanted, present
 
 
 def annotated(examples: Examples) -> Annotated:
