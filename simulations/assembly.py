@@ -149,9 +149,7 @@ def _understood(
     layer: dict[str, dict[str, Any]], dataset: str
 ) -> dict[str, dict[str, Any]]:
     """A recipe without data settings that were meant for another data set."""
-    foreign = {"users", "image_size", "frames"} - set(
-        datasets.describe(dataset).options
-    )
+    foreign = datasets.OPTIONAL - datasets.describe(dataset).options
     return {
         section: {
             key: value

@@ -275,11 +275,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("runner", self.runner, ("inline", "processes", "flower")),
-            (
-                "engine",
-                self.engine,
-                ("auto", *ENGINES),
-            ),
+            ("engine", self.engine, ("auto", *ENGINES)),
             ("baseline", self.baseline, ("none", "dp-fedavg", "dp-sgd")),
             ("precision", self.precision, ("float32", "bfloat16")),
         ):
@@ -331,7 +327,7 @@ def resolve(*layers: Mapping[str, Mapping[str, Any]]) -> Configuration:
             own = found.setdefault(section, {})
             if section == "privacy":
                 _choose_one(own, values)
-            own.update(merged(own, values))
+            found[section] = merged(own, values)
     sections = {f.name: f.type for f in fields(Configuration)}
     unknown = set(found) - set(sections)
     if unknown:

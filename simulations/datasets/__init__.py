@@ -5,6 +5,6 @@ shards once.
 """
 
 from simulations.datasets.catalogue import DatasetCard
-from simulations.datasets.registry import describe, load, names
+from simulations.datasets.registry import OPTIONAL, describe, load, names
 
-__all__ = ["DatasetCard", "describe", "load", "names"]
+__all__ = ["OPTIONAL", "DatasetCard", "describe", "load", "names"]

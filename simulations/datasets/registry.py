@@ -67,6 +67,15 @@ def names() -> list[str]:
     return [card.name for card in cards().values()]
 
 
+OPTIONAL = frozenset(
+    {
+        *("users", "image_size", "frames", "skip_bad"),
+        *("user_column", "label_column", "image_column"),
+    }
+)
+"""Options that a data set may or may not understand; see `DatasetCard.options`."""
+
+
 def describe(name: str) -> DatasetCard:
     """The card of a data set; a path after the name is ignored.
 
@@ -180,18 +189,9 @@ def _open(options: LoadOptions) -> UserDataset:
 
 def _refuse_unused(card: DatasetCard, options: LoadOptions) -> None:
     """Every option a caller sets must be one that the data set honours."""
-    optional = {
-        "users",
-        "image_size",
-        "frames",
-        "skip_bad",
-        "user_column",
-        "label_column",
-        "image_column",
-    }
     for field in fields(LoadOptions):
         value = getattr(options, field.name)
-        given = field.name in optional and value not in (None, False)
+        given = field.name in OPTIONAL and value not in (None, False)
         if given and field.name not in card.options:
             known = ", ".join(sorted(card.options)) or "none"
             raise UserError(
