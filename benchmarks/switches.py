@@ -5,24 +5,25 @@ measures nothing of the kind.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Switch:
     """One mechanism of a system.
 
     Attributes:
         system: of the zoo, in its default configuration.
+        metrics: where it should show, of those that a run reports.
         change: what `--set model.changes.` gets, NAME=VALUE.
         off: what is then missing or different.
-        metrics: where it should show, of those that a run reports.
         says: the paper, with author, year and table.
     """
 
     system: str
+    metrics: tuple[str, ...]
     change: str
     off: str
-    metrics: tuple[str, ...]
     says: str = ""
 
 
@@ -51,11 +52,6 @@ OPTIONS = {
 }
 """How each is: with fewer rounds and users than its recipe has."""
 
-_CAMERAS = (
-    "single_shot_accuracy",
-    "cross_view_recall_at_far_1e-1",
-    "azimuth_from_pose",
-)
 _TEXTS = ("text_to_video_recall_at_10",)
 _POSES = "Zhao et al. 2021, abstract"
 _VIDEOS = "Xiong et al. 2023, Table 6: MSR-VTT, R@1"
@@ -64,14 +60,25 @@ _PRISM = "Zhao et al. 2024, Table 26: K400, SSv2"
 _ADAPTED = "Zhao et al. 2024, abstract"
 
 
-def _poses(change: str, off: str, says: str = "") -> Switch:
-    return Switch(system="cv_mim", change=change, off=off, metrics=_CAMERAS, says=says)
-
-
-def _relations(change: str, off: str, says: str = "") -> Switch:
-    metrics = ("mean_recall_at_100", "relation_map", "detection_map")
-    return Switch(system="univrd", change=change, off=off, metrics=metrics, says=says)
-
+_poses = partial(
+    Switch,
+    "cv_mim",
+    ("single_shot_accuracy", "cross_view_recall_at_far_1e-1", "azimuth_from_pose"),
+)
+_regions = partial(
+    Switch,
+    "const_cl",
+    ("view_to_view_recall_at_10", "region_matching", "track_precision"),
+)
+_texts = partial(Switch, "g_vilm", _TEXTS)
+_grounded = partial(Switch, "g_vilm", (*_TEXTS, "grounding_precision"))
+_relations = partial(
+    Switch, "univrd", ("mean_recall_at_100", "relation_map", "detection_map")
+)
+_prism = partial(Switch, "videoprism", (*_TEXTS, "probe_accuracy"))
+_captions = partial(Switch, "video_language_distillation", _TEXTS)
+_maps = partial(Switch, "deeplab2", ("pq", "miou"))
+_pictures = partial(Switch, "imagen3", ("explained",))
 
 SWITCHES = (
     _poses(
@@ -91,47 +98,19 @@ SWITCHES = (
     _poses('sizes.algorithm="autoencoder"', "reconstruction instead"),
     _poses('sizes.fusion="poe"', "fusion by product"),
     _poses('sizes.fusion="cat"', "fusion side by side"),
-    Switch(
-        system="const_cl",
-        change="local_weight=0",
-        off="local loss",
-        metrics=("view_to_view_recall_at_10", "region_matching", "track_precision"),
-    ),
-    Switch(
-        system="const_cl",
-        change="head.guided=false",
-        off="decoder: regions are compared as they are",
-        metrics=("view_to_view_recall_at_10", "region_matching", "track_precision"),
-        says="regions whose looks change should not look alike in both views (Yuan et "
+    _regions("local_weight=0", "local loss"),
+    _regions(
+        "head.guided=false",
+        "decoder: regions are compared as they are",
+        "regions whose looks change should not look alike in both views (Yuan et "
         "al. 2022, abstract); no number",
     ),
-    Switch(
-        system="g_vilm",
-        change="task.weights=[0,0,1]",
-        off="grouping and grounding",
-        metrics=(*_TEXTS, "grounding_precision"),
-        says=f"24.7 to 22.7 ({_VIDEOS})",
+    _grounded(
+        "task.weights=[0,0,1]", "grouping and grounding", f"24.7 to 22.7 ({_VIDEOS})"
     ),
-    Switch(
-        system="g_vilm",
-        change="task.weights=[0,1,1]",
-        off="temporal grouping",
-        metrics=_TEXTS,
-        says=f"24.7 to 23.3 ({_VIDEOS})",
-    ),
-    Switch(
-        system="g_vilm",
-        change="task.weights=[1,0,1]",
-        off="grounding",
-        metrics=(*_TEXTS, "grounding_precision"),
-        says=f"24.7 to 24.2 ({_VIDEOS})",
-    ),
-    Switch(
-        system="g_vilm",
-        change='task.paste_source="none"',
-        off="cut and paste",
-        metrics=_TEXTS,
-    ),
+    _texts("task.weights=[0,1,1]", "temporal grouping", f"24.7 to 23.3 ({_VIDEOS})"),
+    _grounded("task.weights=[1,0,1]", "grounding", f"24.7 to 24.2 ({_VIDEOS})"),
+    _texts('task.paste_source="none"', "cut and paste"),
     _relations("decoupled=false", "cascade", f"29.93 to 24.88 ({_RELATIONS})"),
     _relations(
         "name_prompts=false", "prompts of names", f"29.93 to 28.08 ({_RELATIONS})"
@@ -145,70 +124,32 @@ SWITCHES = (
     _relations("focal.gamma=0", "focal weights"),
     _relations("suppression=1", "pair-wise NMS", f"29.93 to 27.92 ({_RELATIONS})"),
     _relations("augmentation.mosaics=[1]", "mosaics", f"29.93 to 28.17 ({_RELATIONS})"),
-    Switch(
-        system="videoprism",
-        change='order=["contrastive","alignment"]',
-        off="second stage",
-        metrics=(*_TEXTS, "probe_accuracy"),
-        says="frozen features gain from the first to the last step of Figure 4: K400 "
+    _prism(
+        'order=["contrastive","alignment"]',
+        "second stage",
+        "frozen features gain from the first to the last step of Figure 4: K400 "
         "81.7 to 84.2, SSv2 50.0 to 63.6 (Zhao et al. 2024)",
     ),
-    Switch(
-        system="videoprism",
-        change="distillation.shuffled=false",
-        off="shuffled tokens",
-        metrics=(*_TEXTS, "probe_accuracy"),
-        says=f"84.2 to 83.6, 63.6 to 61.8 ({_PRISM})",
+    _prism(
+        "distillation.shuffled=false",
+        "shuffled tokens",
+        f"84.2 to 83.6, 63.6 to 61.8 ({_PRISM})",
     ),
-    Switch(
-        system="videoprism",
-        change="distillation.weights=[1,0]",
-        off="global distillation",
-        metrics=(*_TEXTS, "probe_accuracy"),
-        says=f"84.2 to 83.4, 63.6 to 64.2 ({_PRISM})",
+    _prism(
+        "distillation.weights=[1,0]",
+        "global distillation",
+        f"84.2 to 83.4, 63.6 to 64.2 ({_PRISM})",
     ),
-    Switch(
-        system="video_language_distillation",
-        change='order=["dual encoder"]',
-        off="adaptation of the captioner",
-        metrics=_TEXTS,
-        says="taught by an adapted model 3.8 better than the strongest baseline that "
+    _captions(
+        'order=["dual encoder"]',
+        "adaptation of the captioner",
+        "taught by an adapted model 3.8 better than the strongest baseline that "
         f"has an image-language model, too ({_ADAPTED})",
     ),
-    Switch(
-        system="video_language_distillation",
-        change='order=["language","dual encoder"]',
-        off="visual adaptation",
-        metrics=_TEXTS,
-    ),
-    Switch(
-        system="video_language_distillation",
-        change='captions="original"',
-        off="captions that a model writes: people's instead",
-        metrics=_TEXTS,
-    ),
-    Switch(
-        system="deeplab2",
-        change="losses.center=0",
-        off="loss of centres",
-        metrics=("pq", "miou"),
-    ),
-    Switch(
-        system="deeplab2",
-        change="losses.semantic=0",
-        off="loss of classes",
-        metrics=("pq", "miou"),
-    ),
-    Switch(
-        system="imagen3",
-        change='text_by=["pooled"]',
-        off="words one by one: the pooled text alone",
-        metrics=("explained",),
-    ),
-    Switch(
-        system="imagen3",
-        change="drop=0",
-        off="rows that train without text",
-        metrics=("explained",),
-    ),
+    _captions('order=["language","dual encoder"]', "visual adaptation"),
+    _captions('captions="original"', "captions that a model writes: people's instead"),
+    _maps("losses.center=0", "loss of centres"),
+    _maps("losses.semantic=0", "loss of classes"),
+    _pictures('text_by=["pooled"]', "words one by one: the pooled text alone"),
+    _pictures("drop=0", "rows that train without text"),
 )
