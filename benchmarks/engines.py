@@ -42,9 +42,11 @@ def with_own_choice(workload: Workload, runner: InlineRunner) -> InlineRunner:
     return runner.with_engine(choice)
 
 
-def plain_rounds(name: str) -> AbstractContextManager[RoundsElsewhere]:
+def plain_rounds(
+    name: str, device: str = "cpu"
+) -> AbstractContextManager[RoundsElsewhere]:
     """The plain loop on a workload, while in the block."""
-    command = [sys.executable, "-m", "benchmarks.plain_process", name]
+    command = [sys.executable, "-m", "benchmarks.plain_process", name, device]
     return elsewhere("the plain loop", command)
 
 

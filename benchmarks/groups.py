@@ -9,6 +9,7 @@ from multiprocessing import get_context
 import torch
 
 from benchmarks import engines, rounds, whole
+from benchmarks.card import card
 from benchmarks.table import Row
 from benchmarks.workloads import WORKLOADS
 from fedemb.memory import keep_freed_memory
@@ -33,7 +34,7 @@ GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
 MORE: dict[str, Callable[[int], Iterator[Row]]] = {
     f"engines-{name}": partial(engines.all_engines, workload)
     for name, workload in WORKLOADS.items()
-}
+} | {f"card-{name}": partial(card, name) for name in WORKLOADS}
 
 
 def measured(name: str, repeat: int) -> list[Row]:

@@ -24,10 +24,22 @@ def interpreter() -> str | None:
     return None if found.returncode else python
 
 
-def pfl_rounds(python: str, workload: str) -> AbstractContextManager[RoundsElsewhere]:
-    """pfl on a workload, in processes of one thread each, while in the block."""
+def pfl_rounds(
+    python: str, workload: str, device: str = "cpu"
+) -> AbstractContextManager[RoundsElsewhere]:
+    """pfl on a workload, in processes of one thread each, while in the block.
+
+    On a graphics card it is one process: its collective operations take a card each.
+    """
+    processes = PROCESSES if device == "cpu" else 1
     command = [
         *(python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"),
-        *(str(PROCESSES), "-m", "benchmarks.pfl_process", workload),
+        *(str(processes), "-m", "benchmarks.pfl_process", workload),
     ]
-    return elsewhere("pfl", command, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
+    return elsewhere(
+        "pfl",
+        command,
+        OMP_NUM_THREADS="1",
+        PYTHONWARNINGS="ignore",
+        PFL_PYTORCH_DEVICE=device,
+    )

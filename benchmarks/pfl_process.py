@@ -21,7 +21,7 @@ from pfl.callback.base import TrainingProcessCallback
 from pfl.data import FederatedDataset
 from pfl.data.sampling import get_user_sampler
 from pfl.hyperparam import NNTrainHyperParams
-from pfl.internal.ops.pytorch_ops import distributed
+from pfl.internal.ops.pytorch_ops import distributed, get_default_device
 from pfl.metrics import Metrics
 from pfl.model.pytorch import PyTorchModel
 from pfl.privacy import CentrallyAppliedPrivacyMechanism, GaussianMechanism
@@ -90,7 +90,8 @@ def clients(workload: Workload) -> dict[int, list[Tensor]]:
     for client in range(workload.clients):
         steps = list(work.of(client))
         found[client] = [
-            torch.cat([step[name] for step in steps]) for name in ("image", "label")
+            torch.cat([step[name] for step in steps]).to(get_default_device())
+            for name in ("image", "label")
         ]
     return found
 

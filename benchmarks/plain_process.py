@@ -1,6 +1,6 @@
 """The plain loop of a workload, a round for each line of the standard input.
 
-python -m benchmarks.plain_process W2
+python -m benchmarks.plain_process W2 [cuda]
 """
 
 import os
@@ -14,7 +14,8 @@ from benchmarks.workloads import WORKLOADS
 
 def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
-    loop = WORKLOADS[sys.argv[1]].plain_loop()
+    device = torch.device(*sys.argv[2:] or ["cpu"])
+    loop = WORKLOADS[sys.argv[1]].plain_loop(device)
     for _ in sys.stdin:
         before = time.process_time()
         loop()

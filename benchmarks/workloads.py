@@ -25,6 +25,7 @@ from fedemb.runner import EngineChoice, InlineRunner
 from model_zoo.image.mobilenet_v2 import MobileNetV2
 
 CLASSES = 32
+CPU = torch.device("cpu")
 
 
 class BigLeNet(nn.Module):
@@ -72,7 +73,7 @@ class Workload:
     steps: int
     dim: int
 
-    def runner(self, engine: EngineChoice) -> InlineRunner:
+    def runner(self, engine: EngineChoice, device: torch.device = CPU) -> InlineRunner:
         """Our runner on this workload."""
         torch.manual_seed(0)
         backbone = self.make()
@@ -95,6 +96,7 @@ class Workload:
             recipe=recipe,
             key=RootKey.from_seed(0),
             engine=engine,
+            device=device,
         )
 
     def data(self) -> InMemoryDataset:
@@ -113,12 +115,16 @@ class Workload:
         ids = np.arange(self.clients, dtype=np.int64)
         return Cohort(ids, ids, np.ones_like(ids))
 
-    def plain_loop(self) -> Callable[[], Tensor]:
-        """What one writes by hand: a client after another, `torch.optim.SGD`."""
+    def plain_loop(self, device: torch.device = CPU) -> Callable[[], Tensor]:
+        """What one writes by hand: a client after another, `torch.optim.SGD`.
+
+        Data are on the device already.
+        """
         runner = self.runner(EngineChoice())
-        work = runner.work(self.cohort(), 0)
+        work = runner.work(self.cohort(), 0).to(device)
         torch.manual_seed(0)
-        backbone, head = self.make(), nn.Linear(self.dim, CLASSES, bias=False)
+        backbone = self.make().to(device)
+        head = nn.Linear(self.dim, CLASSES, bias=False).to(device)
         base = {k: v.clone() for k, v in backbone.state_dict().items()}
 
         def loop() -> Tensor:
@@ -139,7 +145,7 @@ class Workload:
                     norm = float(torch.stack([d.norm() for d in delta]).norm())
                     for t, d in zip(total, delta, strict=True):
                         t.add_(d, alpha=min(1.0, 1.0 / norm))
-            return torch.cat([t.flatten() for t in total])
+            return torch.cat([t.flatten() for t in total]).cpu()
 
         return loop
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedemb.devices import received
+
 _BITS = 20
 _EXACT = 16  # lattice vectors whose sum float32 holds exactly: 16 * 2^20 = 2^24
 _LEAST_CLIP_NORM = 1e-300
@@ -237,7 +239,7 @@ class LatticeSum:
             examples=self._examples,
         )
         votes = 2 * unclipped - self._clients
-        total = self._total.to("cpu", copy=True)
+        total = received(self._total)
         return ClippedSum(total, votes, self._clients, diagnostics)
 
     def _add_integers(self, rows: Tensor) -> None:

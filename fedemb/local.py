@@ -109,6 +109,7 @@ class Work:
         rows: int64 `[V, S, B]`, the rows of client v's step s; -1 is padding, and a
             step of only padding is no step. On the host, wherever the others are.
         classes: int64 `[V]`, valid classes of each client's head.
+        capacity: outputs that `head` was made for.
         head: a head with room for the most classes of any client; a template.
         heads: fresh parameters of that head, `[V, ...]` each.
     """
@@ -116,6 +117,7 @@ class Work:
     batch: Batch
     rows: Tensor
     classes: Tensor
+    capacity: int
     head: nn.Module
     heads: Parameters
 
@@ -205,6 +207,23 @@ class Work:
             self, rows=self.rows[own], classes=self.classes[own], heads=heads
         )
 
+    def filled_up(self, clients: int) -> "Work":
+        """The same work for `clients` in all; those behind the others have no rows."""
+        more = clients - len(self.rows)
+        if more == 0:
+            return self
+        none = self.rows.new_full((more, *self.rows.shape[1:]), -1)
+        heads = {
+            name: torch.cat([values, values.new_zeros(more, *values.shape[1:])])
+            for name, values in self.heads.items()
+        }
+        return replace(
+            self,
+            rows=torch.cat([self.rows, none]),
+            classes=torch.cat([self.classes, self.classes.new_ones(more)]),
+            heads=heads,
+        )
+
 
 class LocalModel(nn.Module):
     """A backbone with a head: a batch in, the scalar loss of one local step out.
@@ -213,9 +232,12 @@ class LocalModel(nn.Module):
         precision: what the backbone's products are rounded to, such as bfloat16; None
             rounds to the type of its weights. Weights, heads, losses, updates and their
             clipping are not rounded.
+        recorded: whether steps are recorded and replayed as CUDA graphs, and for how
+            many virtual clients together; 0 records nothing.
         scratch: what an engine keeps from one call to the next.
     """
 
+    recorded: int = 0
     scratch: object = None
 
     def __init__(
@@ -275,6 +297,7 @@ def make_work(
         batch=batch,
         rows=torch.from_numpy(rows),
         classes=torch.from_numpy(classes),
+        capacity=capacity,
         head=template,
         heads=_fresh_heads(
             task,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fedemb.clipping import ClippedSum, Lattice, LatticeSum
 from fedemb.cohort import Cohort
 from fedemb.data import OWNER, Examples, UserDataset
+from fedemb.devices import sent
 from fedemb.engines.flat import flat_deltas, grouped_deltas, stacked_deltas
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
@@ -47,6 +48,8 @@ ENGINES: dict[str, Deltas] = {
     "shared": shared_deltas,
 }
 
+RECORDED = ("flat", "stacked", "grouped")  # engines whose steps can be recorded
+
 
 class DoesNotFit(UserError):
     """One virtual client needs more memory than its device has."""
@@ -60,11 +63,14 @@ class EngineChoice:
         name: `serial`, `flat`, `stacked`, `grouped`, `vectorized` or `shared`.
         chunk: virtual clients trained together; the serial engine always takes one.
         threads: chunks trained at the same time, one core each.
+        recorded: whether steps are recorded and replayed as CUDA graphs, on a graphics
+            card.
     """
 
     name: str = "serial"
     chunk: int = 16
     threads: int = 1
+    recorded: bool = False
 
     @property
     def alone(self) -> bool:
@@ -80,6 +86,23 @@ class EngineChoice:
             raise UserError(
                 f"chunk={self.chunk} and threads={self.threads} must be at least 1."
             )
+        if self.recorded and (self.name not in RECORDED or self.threads > 1):
+            raise UserError(
+                f"engine={self.name!r} with {self.threads} threads cannot be recorded; "
+                f"only {', '.join(RECORDED)} with one thread can."
+            )
+
+    @property
+    def described(self) -> str:
+        """In words.
+
+        Example:
+            >>> EngineChoice(name="stacked", chunk=4, threads=2).described
+            'stacked, 4 virtual clients at a time, 2 threads'
+        """
+        how = f"{self.threads} threads" if self.threads > 1 else "1 thread"
+        graphs = ", steps replayed as CUDA graphs" if self.recorded else ""
+        return f"{self.name}, {self.chunk} virtual clients at a time, {how}{graphs}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +159,7 @@ class InlineRunner:
         self, backbone: Tensor, works: Iterable[Work], lattice: Lattice
     ) -> ClippedSum:
         """The exact sum of the clipped deltas of `works`, trained on all threads."""
-        theta = backbone.to(self.device)
+        theta = sent(backbone, self.device)
         sums: dict[int, LatticeSum] = {}
 
         def one(work: Work) -> None:
@@ -190,7 +213,7 @@ class InlineRunner:
         try:
             return train(model, self.layout, theta, work, self.recipe)
         except torch.OutOfMemoryError:
-            model.scratch = None
+            model.scratch, model.recorded = None, 0
         if clients == 1:
             raise DoesNotFit(
                 f"A virtual client whose steps read {work.rows.shape[-1]} rows each "
@@ -209,5 +232,6 @@ class InlineRunner:
             own.model = LocalModel(
                 self.task, module.requires_grad_(False), nn.Identity(), self.precision
             )
+            own.model.recorded = self.engine.chunk if self.engine.recorded else 0
         model: LocalModel = own.model
         return model

@@ -23,7 +23,7 @@ from fedemb.engines.shared import single_backbone_step
 from fedemb.errors import UserError
 from fedemb.local import make_work
 from fedemb.race import Measurement, Trial, race
-from fedemb.runner import EngineChoice, InlineRunner
+from fedemb.runner import RECORDED, EngineChoice, InlineRunner
 
 _MOST_ROWS = 1024  # trained together; with the next, bounds the memory of activations
 _MOST_VALUES = 1 << 23  # of their prepared tensors; a clip has as many as 32 digits
@@ -40,12 +40,18 @@ class _Room:
         shared: virtual clients of one step trained together.
         threads: chunks trained at the same time.
         times: how much larger chunks may be than on a processor.
+        graphs: whether steps can be recorded.
     """
 
     chunks: tuple[int, ...]
     shared: tuple[int, ...]
     threads: tuple[int, ...]
     times: int
+    graphs: bool = False
+
+    def records(self, engine: str, threads: int) -> bool:
+        """Whether steps of an engine in so many threads can be recorded."""
+        return self.graphs and threads == 1 and engine in RECORDED
 
     @staticmethod
     def of(device: torch.device) -> "_Room":
@@ -54,7 +60,11 @@ class _Room:
             cores = (os.cpu_count() or 1,)
             return _Room(chunks=(4, 16), shared=(16, 64), threads=cores, times=1)
         return _Room(
-            chunks=(16, 64, 256), shared=(64, 256, 1024), threads=(1, 2), times=_CARD
+            chunks=(16, 64, 256),
+            shared=(64, 256, 1024),
+            threads=(1, 2),
+            times=_CARD,
+            graphs=device.type == "cuda",
         )
 
 
@@ -98,7 +108,7 @@ def choose_engine(
         for choice in dict.fromkeys(candidates)
     )
     for best in sorted(measured, key=lambda m: -m.clients_per_second):
-        if best.choice.alone or agrees_with_serial(runner, best.choice.name, theta):
+        if _agrees(runner, best.choice, theta):
             return best.choice, measured
     if not measured and too_large is not None:
         raise too_large
@@ -141,12 +151,17 @@ def most_for(clients: float, threads: int) -> int:
     return max(1, math.ceil(min(clients, _MOST_ROWS * _CARD) / threads))
 
 
-def serves(runner: InlineRunner, name: str, theta: Tensor) -> bool:
+def serves(runner: InlineRunner, choice: EngineChoice, theta: Tensor) -> bool:
     """Whether an engine that was chosen elsewhere can train this model, too."""
-    if name in FORMS and not _has_form(runner, name):
+    if choice.name in FORMS and not _has_form(runner, choice.name):
         return False
-    alone = EngineChoice(name=name).alone
-    return alone or agrees_with_serial(runner, name, theta)
+    return _agrees(runner, choice, theta)
+
+
+def _agrees(runner: InlineRunner, choice: EngineChoice, theta: Tensor) -> bool:
+    """Whether it may train: alone as it is, or because it was seen to be right."""
+    trusted = choice.alone and not choice.recorded
+    return trusted or agrees_with_serial(runner, choice, theta)
 
 
 def _candidates(
@@ -164,11 +179,12 @@ def _candidates(
         "shared": room.shared if name == "shared" or single else (),
     }
     return [
-        EngineChoice(name=engine, chunk=chunk, threads=threads)
+        EngineChoice(name=engine, chunk=chunk, threads=threads, recorded=recorded)
         for engine, sizes in chunks.items()
         for chunk in sizes
+        for recorded in (False, True)
         for threads in room.threads
-        if name in ("auto", engine)
+        if name in ("auto", engine) and (not recorded or room.records(engine, threads))
     ]
 
 

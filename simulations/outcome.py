@@ -121,6 +121,7 @@ def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
             "engine": outcome.engine.name,
             "chunk": outcome.engine.chunk,
             "threads": outcome.engine.threads,
+            "recorded": outcome.engine.recorded,
             "products": described(),
             "runner": run.runner,
             "workers": run.workers or 1,

@@ -274,7 +274,9 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
     choice, measured = choose(longest, asked)
     for stage in (s for s in others if rounds[s]):
         runner, theta = _beginning(assembly, stage, key)
-        if not serves(runner, choice.name, theta):
+        if choice.recorded and not serves(runner, choice, theta):
+            choice = replace(choice, recorded=False)
+        if not serves(runner, choice, theta):
             if asked != "auto":
                 raise UserError(
                     f"engine={asked!r} cannot train the stage "
@@ -283,13 +285,13 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
                 )
             choice, measured = choose(longest, "flat")
     rates = ", ".join(
-        f"{m.choice.name}/{m.choice.chunk}: {m.clients_per_second:,.0f}"
+        f"{m.choice.name}/{m.choice.chunk}{' replayed' * m.choice.recorded}: "
+        f"{m.clients_per_second:,.0f}"
         for m in measured
     )
     listener.fact(
         "engine",
-        f"{choice.name}, {choice.chunk} virtual clients at a time, {choice.threads} "
-        f"threads (virtual clients/s measured on public rows: {rates}); "
+        f"{choice.described} (virtual clients/s measured on public rows: {rates}); "
         f"matrix products by {described()}",
     )
     return choice

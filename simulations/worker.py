@@ -109,7 +109,7 @@ class WorkerSpecification:
             "arguments": dict(self.arguments),
             "client_key": self.client_key.secret.hex(),
             "seeded": self.client_key.seeded,
-            "engine": [self.engine.name, self.engine.chunk],
+            "engine": [self.engine.name, self.engine.chunk, self.engine.recorded],
         }
         return json.dumps(record, sort_keys=True)
 
@@ -119,12 +119,12 @@ class WorkerSpecification:
     ) -> "WorkerSpecification":
         """The inverse of `to_json`."""
         record = json.loads(text)
-        name, chunk = record["engine"]
+        name, chunk, recorded = record["engine"]
         return WorkerSpecification(
             factory=record["factory"],
             arguments=record["arguments"],
             client_key=RootKey(bytes.fromhex(record["client_key"]), record["seeded"]),
-            engine=EngineChoice(name=name, chunk=chunk),
+            engine=EngineChoice(name=name, chunk=chunk, recorded=recorded),
             state=state or {},
         )
 

@@ -7,27 +7,20 @@ too cheap to call once per client: the stacked engine multiplies matrices, the g
 engine convolves in groups.
 """
 
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from fedemb.engines.buffers import Stack, trained_by
+from fedemb.engines.buffers import Stack
 from fedemb.engines.forms import Form
 from fedemb.engines.grouped import GROUPED
-from fedemb.engines.heads import (
-    concatenated,
-    features_by_row,
-    fit_heads,
-    head_loss,
-    losses_of,
-    step_by,
-)
-from fedemb.engines.rows import channels_last
+from fedemb.engines.heads import concatenated, features_by_row, fit_heads, head_loss
+from fedemb.engines.lockstep import Lockstep, alone
 from fedemb.engines.stacked import STACKED
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.parameters import FlatLayout
-from fedemb.protocols import Batch, Parameters
 
 FORMS = {"stacked": STACKED, "grouped": GROUPED}
 
@@ -70,7 +63,11 @@ def deltas_in_form(
         raise ValueError(
             f"a trained layer of this backbone has no {name} form; use --engine flat."
         )
-    return _deltas(model, layout, theta, work, recipe, form, together=len(work.rows))
+    clients = len(work.rows)
+    if model.recorded:  # so that one recording serves every chunk
+        work = work.filled_up(max(clients, model.recorded))
+    together = len(work.rows)
+    return _deltas(model, layout, theta, work, recipe, form, together)[:clients]
 
 
 stacked_deltas = partial(deltas_in_form, "stacked")
@@ -89,12 +86,13 @@ def _deltas(
     clients = len(work.rows)
     heads = fit_heads(model, layout, theta, work, recipe)
     stack = _stack(model, layout, theta, together, form)
+    lockstep = _lockstep(stack, model, work, recipe)
     deltas = theta.new_empty(clients, layout.size)
     for start in range(0, clients, together):
         own = slice(start, start + together)
         part = work if together == clients else work.clients(own)
         stack.reset(theta)
-        _train(stack, model, part, {k: v[own] for k, v in heads.items()}, recipe)
+        lockstep.train(part, {k: v[own] for k, v in heads.items()}, recipe)
         stack.deltas(theta, out=deltas[own])
     return deltas
 
@@ -112,7 +110,7 @@ def _after_heads(
     stack.reset(theta)
     deltas = theta.new_zeros(len(work.rows), layout.size)
     clients = torch.nonzero(work.active(step)).flatten().tolist()
-    batches = [_alone(work, client, step) for client in clients]
+    batches = [alone(work, client, step) for client in clients]
     features = [model.features(stack.module, batch) for batch in batches]
     read = [work.rows[client, step] for client in clients]
     rows = torch.cat([own[own >= 0] for own in read]) if read else None
@@ -133,9 +131,24 @@ def _after_heads(
     return deltas
 
 
-def _alone(work: Work, client: int, step: int) -> Batch:
-    batch = work.one(client, step)
-    return {name: channels_last(values) for name, values in batch.items()}
+def replays(model: LocalModel) -> int:
+    """How many steps of this model were replayed from recordings that it still has."""
+    kept = model.scratch
+    own = kept.locksteps.values() if isinstance(kept, _Kept) else ()
+    return sum(lockstep.replays for lockstep in own)
+
+
+@dataclass
+class _Kept:
+    """What a model keeps from chunk to chunk.
+
+    Attributes:
+        stack: buffers of as many backbones as were trained together last.
+        locksteps: with recordings that use them, by the capacity of their heads.
+    """
+
+    stack: Stack
+    locksteps: dict[int, Lockstep] = field(default_factory=dict)
 
 
 def _stack(
@@ -148,55 +161,22 @@ def _stack(
     """The stack that this model used last, or a new one if it does not fit."""
     form = form if clients > 1 else None  # a single client has the backbone's layers
     kept = model.scratch
-    if not isinstance(kept, Stack) or not kept.fits(theta, clients, form):
-        kept = Stack(model.backbone, layout, theta, clients, form)
+    if not isinstance(kept, _Kept) or not kept.stack.fits(theta, clients, form):
+        kept = _Kept(Stack(model.backbone, layout, theta, clients, form))
         model.scratch = kept
-    return kept
+    return kept.stack
 
 
-def _train(
-    stack: Stack,
-    model: LocalModel,
-    work: Work,
-    heads: Parameters,
-    recipe: LocalTraining,
-) -> None:
-    """The steps that move the backbones, in lock-step."""
-    joint = recipe.head_steps is None
-    velocity = {name: torch.zeros_like(value) for name, value in heads.items()}
-    values = {name: value.clone() for name, value in heads.items()}
-    leaves = {
-        name: trained_by(value, velocity[name]) if joint else value
-        for name, value in values.items()
-    }
-    rate = recipe.learning_rate * recipe.head_lr_scale
-    for step in work.steps():
-        if not recipe.trains_backbone(step):
-            continue
-        stack.velocity.mul_(recipe.momentum)
-        for buffer in velocity.values():
-            buffer.mul_(recipe.momentum)
-        active = work.active(step)
-        if not bool(active.any()):
-            return
-        loss = _loss(stack, model, work, leaves, step)
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
-        stack.step(recipe, active)
-        if joint:
-            for name, value in values.items():
-                step_by(value, velocity[name], rate, active)
-
-
-def _loss(
-    stack: Stack, model: LocalModel, work: Work, heads: Parameters, step: int
-) -> Tensor:
-    """The sum of the clients' losses at a step."""
-    if stack.form is None:
-        batch = _alone(work, 0, step)
-        features = model.features(stack.module, batch)
-        return head_loss(model, {k: v[0] for k, v in heads.items()}, features, batch)
-    batch = work.at(step)
-    features = model.features(stack.module, stack.form.as_one_batch(batch))
-    own = stack.form.by_client(features, stack.clients)
-    return losses_of(model)(heads, own, batch).sum()
+def _lockstep(
+    stack: Stack, model: LocalModel, work: Work, recipe: LocalTraining
+) -> Lockstep:
+    """Steps of clients on a stack; those that were recorded are taken up again."""
+    kept = model.scratch
+    known = kept.locksteps.get(work.capacity) if isinstance(kept, _Kept) else None
+    if known is not None:
+        return known
+    own = {name: values[: stack.clients] for name, values in work.heads.items()}
+    made = Lockstep(stack, model, own, joint=recipe.head_steps is None)
+    if model.recorded and isinstance(kept, _Kept):
+        kept.locksteps[work.capacity] = made
+    return made

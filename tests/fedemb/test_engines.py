@@ -398,6 +398,7 @@ def test_reconstruction_fixture(engine, head_steps, norm):
         },
         rows=order.view(1, 3, 3),
         classes=torch.tensor([2]),
+        capacity=2,
         head=head,
         heads={k: v.detach()[None] for k, v in head.named_parameters()},
     )

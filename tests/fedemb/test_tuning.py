@@ -52,13 +52,13 @@ def test_every_engine_agrees_on_backbones_that_keep_rows_apart(
         with pytest.raises(UserError, match="use --engine flat"):
             choose_engine(own, theta(own), 4, name)
         return
-    assert agrees_with_serial(own, name, theta(own))
+    assert agrees_with_serial(own, EngineChoice(name=name), theta(own))
 
 
 @pytest.mark.parametrize("name", ["stacked", "grouped", "shared"])
 def test_a_backbone_that_mixes_rows_is_found_out(name):
     own = mixing(steps=1)
-    assert not agrees_with_serial(own, name, theta(own))
+    assert not agrees_with_serial(own, EngineChoice(name=name), theta(own))
 
 
 def test_a_backbone_that_mixes_rows_is_trained_one_client_at_a_time():

@@ -16,11 +16,12 @@ from fedemb.engines.shared import single_backbone_step
 from fedemb.errors import NotAvailable
 from fedemb.local import LocalModel
 from fedemb.randomness import RootKey
-from fedemb.runner import ENGINES, EngineChoice
+from fedemb.runner import ENGINES, RECORDED, EngineChoice
 from model_zoo import registry
 from simulations.assembly import assemble, client_key, inline_runner, layered
 from simulations.assembly import make_backbone as make
 from simulations.datasets import describe
+from tests.operations import GraphsOnTheHost
 
 META = torch.device("meta")
 LARGE = ("resnet50",)
@@ -64,7 +65,21 @@ def test_engines_agree_on_every_stage(system):
     for runner, theta in stages(system):
         for name in engines(runner, *ragged_work(runner)):
             folds = name == "grouped" and system in FOLD_INTO_ROWS
-            assert agrees_with_serial(runner, name, theta) != folds, name
+            choice = EngineChoice(name=name)
+            assert agrees_with_serial(runner, choice, theta) != folds, name
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_steps_that_are_replayed_agree_on_every_stage(system, monkeypatch):
+    """Where there is no card, operations are replayed in place of a CUDA graph."""
+    if not torch.cuda.is_available():
+        monkeypatch.setattr("fedemb.engines.recorded.CudaGraphs", GraphsOnTheHost)
+    for runner, theta in stages(system):
+        for name in set(engines(runner, *ragged_work(runner))) & set(RECORDED):
+            folds = name == "grouped" and system in FOLD_INTO_ROWS
+            choice = EngineChoice(name=name, recorded=True)
+            replayed = agrees_with_serial(runner, choice, theta)
+            assert replayed != (folds or system in ON_THE_HOST), name
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

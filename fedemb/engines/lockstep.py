@@ -1,0 +1,85 @@
+"""The local steps of a few virtual clients that are trained together."""
+
+from fedemb.engines.buffers import Stack, trained_by
+from fedemb.engines.heads import head_loss, losses_of, step_by
+from fedemb.engines.recorded import Recorded
+from fedemb.engines.rows import channels_last
+from fedemb.local import LocalModel, LocalTraining, Work
+from fedemb.protocols import Batch, Parameters
+
+
+class Lockstep:
+    """Backbones and heads of a few virtual clients, stepping together.
+
+    Weights and velocities lie where they are as long as this lives, so that the passes
+    of a step can be recorded.
+
+    Args:
+        stack: the backbones.
+        model: whose task and head.
+        heads: parameters of as many heads, `[V, ...]`; only their shapes matter.
+        joint: whether heads move as well.
+    """
+
+    def __init__(
+        self, stack: Stack, model: LocalModel, heads: Parameters, joint: bool
+    ) -> None:
+        self._stack, self._joint = stack, joint
+        self._values = {name: value.clone() for name, value in heads.items()}
+        self._velocity = {name: value.clone() for name, value in heads.items()}
+        self._leaves = {
+            name: trained_by(value, self._velocity[name]) if joint else value
+            for name, value in self._values.items()
+        }
+        # Of its own: `model` gets another head with every chunk.
+        self._model = LocalModel(
+            model.task, model.backbone, model.head, model.precision
+        )
+        self._passes = Recorded(self._add_gradients) if model.recorded else None
+
+    @property
+    def replays(self) -> int:
+        """Steps that were replayed from recordings."""
+        return 0 if self._passes is None else self._passes.replays
+
+    def train(self, work: Work, heads: Parameters, recipe: LocalTraining) -> None:
+        """Take the steps of `work` that move the backbones, from `heads`."""
+        for name, value in heads.items():
+            self._values[name].copy_(value)
+            self._velocity[name].zero_()
+        rate = recipe.learning_rate * recipe.head_lr_scale
+        passes = self._passes or self._add_gradients
+        for step in work.steps():
+            if not recipe.trains_backbone(step):
+                continue
+            active = work.active(step)
+            if not bool(active.any()):
+                return
+            self._stack.velocity.mul_(recipe.momentum)
+            for buffer in self._velocity.values():
+                buffer.mul_(recipe.momentum)
+            passes(work.at(step) if self._stack.form else alone(work, 0, step))
+            self._stack.step(recipe, active)
+            if self._joint:
+                for name, value in self._values.items():
+                    step_by(value, self._velocity[name], rate, active)
+
+    def _add_gradients(self, batch: Batch) -> None:
+        """Add the gradients of all clients' losses to their velocities."""
+        stack, model = self._stack, self._model
+        if stack.form is None:
+            features = model.features(stack.module, batch)
+            head = {name: value[0] for name, value in self._leaves.items()}
+            loss = head_loss(model, head, features, batch)
+        else:
+            features = model.features(stack.module, stack.form.as_one_batch(batch))
+            own = stack.form.by_client(features, stack.clients)
+            loss = losses_of(model)(self._leaves, own, batch).sum()
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+
+
+def alone(work: Work, client: int, step: int) -> Batch:
+    """What one client reads in a step, as convolutions like it."""
+    batch = work.one(client, step)
+    return {name: channels_last(values) for name, values in batch.items()}
