@@ -69,8 +69,8 @@ class Stack:
             # Transposed once, not once for each client.
             own.copy_(part.permute(order).contiguous())
 
-    def step(self, recipe: LocalTraining, active: Tensor) -> None:
-        """Move every active client by its velocity; the others stand still for good.
+    def stop(self, active: Tensor) -> None:
+        """Let clients that are not active stand still for good, were they NaN.
 
         `active`, bool `[V]`, is on the host.
         """
@@ -78,6 +78,9 @@ class Stack:
             idle = sent(torch.nonzero(~active).flatten(), self.velocity.device)
             for block in self._blocks(self.velocity):
                 block.index_fill_(0, idle, 0.0)
+
+    def step(self, recipe: LocalTraining) -> None:
+        """Move every client by its velocity."""
         self.values.add_(self.velocity, alpha=-recipe.learning_rate)
 
     def deltas(self, theta: Tensor, out: Tensor) -> None:
@@ -91,6 +94,15 @@ class Stack:
             self._blocks(self.values), parts, columns, strict=True
         ):
             torch.sub(block, part, out=column)
+
+    def deltas_of_one_step(self, recipe: LocalTraining, out: Tensor) -> None:
+        """What one step would move, into `out` `[V, P]`; the weights stay."""
+        if self.clients == 1:
+            torch.mul(self.velocity, -recipe.learning_rate, out=out[0])
+            return
+        columns = self._layout.unflatten(out).values()
+        for block, column in zip(self._blocks(self.velocity), columns, strict=True):
+            torch.mul(block, -recipe.learning_rate, out=column)
 
     def _stored(self, buffer: Tensor) -> Iterator[Tensor]:
         """Every parameter as its layer wants it; without `V` for a single client."""

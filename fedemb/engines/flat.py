@@ -37,7 +37,7 @@ def flat_deltas(
     Heads are fitted together, backbones are trained one after another. A single
     backbone step uses the very features that its heads were fitted to.
     """
-    moves = [step for step in work.steps() if recipe.trains_backbone(step)]
+    moves = _moves(work, recipe)
     if recipe.head_steps and len(moves) == 1:
         return _after_heads(model, layout, theta, work, recipe, moves[0])
     return _deltas(model, layout, theta, work, recipe, None, together=1)
@@ -86,13 +86,21 @@ def _deltas(
     clients = len(work.rows)
     heads = fit_heads(model, layout, theta, work, recipe)
     stack = _stack(model, layout, theta, together, form)
+    stack.reset(theta)
     lockstep = _lockstep(stack, model, work, recipe)
+    moves = _moves(work, recipe)
     deltas = theta.new_empty(clients, layout.size)
     for start in range(0, clients, together):
         own = slice(start, start + together)
         part = work if together == clients else work.clients(own)
+        fitted = {name: values[own] for name, values in heads.items()}
+        if len(moves) == 1:
+            stack.velocity.zero_()
+            lockstep.gather(part, fitted, moves[0])
+            stack.deltas_of_one_step(recipe, out=deltas[own])
+            continue
         stack.reset(theta)
-        lockstep.train(part, {k: v[own] for k, v in heads.items()}, recipe)
+        lockstep.train(part, fitted, recipe)
         stack.deltas(theta, out=deltas[own])
     return deltas
 
@@ -127,8 +135,13 @@ def _after_heads(
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         # The weights stay: graphs of the clients to come were built with them.
-        torch.mul(stack.velocity, -recipe.learning_rate, out=deltas[client])
+        stack.deltas_of_one_step(recipe, out=deltas[client : client + 1])
     return deltas
+
+
+def _moves(work: Work, recipe: LocalTraining) -> list[int]:
+    """The steps that move backbones."""
+    return [step for step in work.steps() if recipe.trains_backbone(step)]
 
 
 def replays(model: LocalModel) -> int:

@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedemb.convolutions import conv2d
 from fedemb.engines.layers import share_no_weights, trained_layers
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Features
 
 CONVOLVE: Mapping[type[nn.Module], Callable[..., Tensor]] = MappingProxyType(
-    {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
+    {nn.Conv1d: F.conv1d, nn.Conv2d: conv2d, nn.Conv3d: F.conv3d}
 )
 
 

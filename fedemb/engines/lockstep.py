@@ -44,11 +44,8 @@ class Lockstep:
 
     def train(self, work: Work, heads: Parameters, recipe: LocalTraining) -> None:
         """Take the steps of `work` that move the backbones, from `heads`."""
-        for name, value in heads.items():
-            self._values[name].copy_(value)
-            self._velocity[name].zero_()
+        self._take(heads)
         rate = recipe.learning_rate * recipe.head_lr_scale
-        passes = self._passes or self._add_gradients
         for step in work.steps():
             if not recipe.trains_backbone(step):
                 continue
@@ -58,11 +55,32 @@ class Lockstep:
             self._stack.velocity.mul_(recipe.momentum)
             for buffer in self._velocity.values():
                 buffer.mul_(recipe.momentum)
-            passes(work.at(step) if self._stack.form else alone(work, 0, step))
-            self._stack.step(recipe, active)
+            self._pass(work, step)
+            self._stack.stop(active)
+            self._stack.step(recipe)
             if self._joint:
                 for name, value in self._values.items():
                     step_by(value, self._velocity[name], rate, active)
+
+    def gather(self, work: Work, heads: Parameters, step: int) -> None:
+        """Leave the gradients of a single step in the velocities, and all else alone.
+
+        Where no other step follows, nothing has to move to know by how much it would.
+        """
+        self._take(heads)
+        active = work.active(step)
+        if bool(active.any()):
+            self._pass(work, step)
+            self._stack.stop(active)
+
+    def _take(self, heads: Parameters) -> None:
+        for name, value in heads.items():
+            self._values[name].copy_(value)
+            self._velocity[name].zero_()
+
+    def _pass(self, work: Work, step: int) -> None:
+        passes = self._passes or self._add_gradients
+        passes(work.at(step) if self._stack.form else alone(work, 0, step))
 
     def _add_gradients(self, batch: Batch) -> None:
         """Add the gradients of all clients' losses to their velocities."""
