@@ -207,6 +207,7 @@ def open_data(configuration: Configuration) -> UserDataset:
         label_column=data.label_column,
         image_column=data.image_column,
         amplify=data.amplify,
+        keep=data.keep is not False,
     )
 
 

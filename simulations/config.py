@@ -40,6 +40,8 @@ class DataConfig:
         skip_bad: leave out unreadable rows and say how many.
         user_column, label_column, image_column: for tables.
         amplify: number of users to make from a real data set by per-user styles.
+        keep: False reads files anew that an earlier run kept in parsed form; None, the
+            default, does not, and keeps what takes long to read.
     """
 
     name: str = "openclipart"
@@ -54,6 +56,7 @@ class DataConfig:
     label_column: str | None = None
     image_column: str | None = None
     amplify: int | None = None
+    keep: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,7 +156,8 @@ class Trainer:
             compare_non_private=False,
             device="auto",
         )
-        facts = replace(configuration, run=own).to_toml()
+        data = replace(configuration.data, keep=None)
+        facts = replace(configuration, data=data, run=own).to_toml()
         facts += self.assembly.dataset.provenance.checksum
         digest = hashlib.sha256(facts.encode()).hexdigest()
         return RootKey(self.key.derive(f"stage {digest}", stage), self.key.seeded)

@@ -31,6 +31,8 @@ class LoadOptions:
         user_column: name of a table's column of users.
         label_column: name of a table's column of labels.
         image_column: name of a table's column of images.
+        keep: open what an earlier run kept of the same files, and keep what takes long
+            to read; see `simulations.datasets.kept`.
     """
 
     name: str
@@ -45,6 +47,7 @@ class LoadOptions:
     user_column: str | None = None
     label_column: str | None = None
     image_column: str | None = None
+    keep: bool = True
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not 8 <= self.image_size <= 1024:
@@ -107,6 +110,7 @@ def load(
     label_column: str | None = None,
     image_column: str | None = None,
     amplify: int | None = None,
+    keep: bool = True,
 ) -> UserDataset:
     """Open a data set by name.
 
@@ -123,6 +127,7 @@ def load(
         label_column: column of labels in a table.
         image_column: column of images in a table.
         amplify: make this many users from the data set's by per-user styles.
+        keep: whether what takes long to read is kept below `root` for later runs.
 
     Returns:
         A data set whose calls cost O(users asked for).
@@ -147,6 +152,7 @@ def load(
         user_column=user_column,
         label_column=label_column,
         image_column=image_column,
+        keep=keep,
     )
     data = _open(options)
     if amplify is not None:
@@ -176,14 +182,18 @@ def options_for(name: str, *, root: Path | None, **given: Any) -> LoadOptions:
 
 
 def _open(options: LoadOptions) -> UserDataset:
-    """The prepared shards if there are any, else the loader's own way."""
+    """The prepared shards if there are any, what was kept, or what is read now."""
     from simulations.datasets.prepared import open_prepared
 
     prepared = open_prepared(options)
     if prepared is not None:
         return prepared
     card = describe(options.name)
-    module = importlib.import_module(f"simulations.datasets.{card.module}")
+    module: Any = importlib.import_module(f"simulations.datasets.{card.module}")
+    if options.keep and hasattr(module, "READER"):
+        from simulations.datasets.kept import load_kept
+
+        return load_kept(module, options)
     return cast(UserDataset, module.load(options))
 
 
