@@ -13,6 +13,9 @@ from fedemb.data import UserDataset
 from fedemb.errors import UserError
 from simulations.datasets.catalogue import DatasetCard, cards
 
+MOST_FRAMES = 300
+"""Of a clip or motion: as many as the longest recordings of NTU RGB+D have."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
@@ -52,8 +55,8 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if self.image_size is not None and not 8 <= self.image_size <= 1024:
             raise UserError(f"image_size={self.image_size} must be 8 to 1024 pixels.")
-        if self.frames is not None and not 1 <= self.frames <= 256:
-            raise UserError(f"frames={self.frames} must be 1 to 256.")
+        if self.frames is not None and not 1 <= self.frames <= MOST_FRAMES:
+            raise UserError(f"frames={self.frames} must be 1 to {MOST_FRAMES}.")
         if self.users is not None and self.users < 1:
             raise UserError(f"users={self.users} must be at least 1.")
         if not 0 <= self.seed < 2**63:
