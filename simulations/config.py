@@ -65,6 +65,8 @@ class ModelConfig:
 
     Attributes:
         name: system of the zoo, `NAME` or `NAME:CONFIGURATION`.
+        file_digest: SHA-256 of the file that `name` begins with, if it does; another
+            content is refused.
         pretrained: a `backbone.safetensors`, a run folder, or `none`.
         trainable: which backbone parameters are trained: `all`, `norm`, `last`,
             `names:a,b*`, or a selection that the system names; None is the system's.
@@ -81,6 +83,7 @@ class ModelConfig:
     """
 
     name: str = "small_cnn"
+    file_digest: str | None = None
     pretrained: str = "none"
     trainable: str | None = None
     head: str | None = None
