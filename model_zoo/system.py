@@ -46,6 +46,29 @@ class DataFacts:
                 f"{self.num_classes} must be at least 1 everywhere."
             )
 
+    def picture(
+        self, such_as: str = "openclipart or folder:PATH"
+    ) -> tuple[int, int, int]:
+        """(height, width, channels) of the pictures that a system is trained on.
+
+        Args:
+            such_as: data sets of such pictures, for the message.
+
+        Raises:
+            UserError: for examples that are no pictures.
+
+        Example:
+            >>> DataFacts(example_shape=(28, 28, 1), num_classes=62).picture()
+            (28, 28, 1)
+        """
+        shape = self.example_shape
+        if len(shape) != 3:
+            raise UserError(
+                f"example_shape={shape} must be (height, width, channels): this system "
+                f"is trained on pictures. Choose a data set of them, such as {such_as}."
+            )
+        return shape
+
     def clip(self, wanted: str = "clips") -> tuple[int, int, int]:
         """(frames, height, width) of the clips that a system is trained on.
 

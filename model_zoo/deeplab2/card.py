@@ -71,14 +71,10 @@ class SegmentationStages:
                     f"{name}={value!r} does not apply to deeplab2: its heads are "
                     "convolutions that predict classes, centres and offsets."
                 )
-        if len(data.example_shape) != 3:
-            raise UserError(
-                f"example_shape={data.example_shape} must be (height, width, "
-                "channels): deeplab2 is trained on pictures."
-            )
+        channels = data.picture("scenes or coco-panoptic:PATH")[2]
         task = replace(
             SIZES[self.size].task(self.share, Categories.of(data.vocabularies)),
-            inputs=data.example_shape[2],
+            inputs=channels,
             embedding_dim=options.embedding_dim or self.embedding_dim,
             classes_of=options.label_space or "client",
         )

@@ -74,6 +74,16 @@ def test_pictures_are_refused_where_clips_are_needed(name):
             registry.get(name).build(data=facts)
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("lenet", "openclipart"), ("deeplab2", "scenes"), ("univrd", "relation-scenes")],
+)
+def test_clips_are_refused_where_pictures_are_needed(name, data):
+    facts = registry.DataFacts(example_shape=(8, 32, 32, 3), num_classes=3)
+    with pytest.raises(UserError, match=f"trained on pictures.*such as {data}"):
+        registry.get(name).build(data=facts)
+
+
 @pytest.mark.parametrize("name", registry.names())
 def test_stages_travel_to_other_processes(name):
     system = registry.get(name)
