@@ -1,7 +1,9 @@
-"""Sending tensors to the device that trains, without waiting for it."""
+"""Where things are computed, and sending tensors there without waiting for it."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from fedemb.protocols import Batch
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
@@ -18,3 +20,25 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
     if values.device.type == "cpu" and device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module with parameters computes: where the first of them is.
+
+    Example:
+        >>> device_of(nn.Linear(2, 2, device="meta"))
+        device(type='meta')
+    """
+    return next(module.parameters()).device
+
+
+def beside(module: nn.Module, batch: Batch) -> Batch:
+    """A batch on the device of a module.
+
+    Example:
+        >>> layer = nn.Linear(2, 2, device="meta")
+        >>> beside(layer, {"image": torch.ones(1, 2)})["image"].device
+        device(type='meta')
+    """
+    device = device_of(module)
+    return {name: sent(values, device) for name, values in batch.items()}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.devices import beside
 from fedemb.errors import UserError
 from fedemb.heads import (
     BiasedHead,
@@ -178,14 +179,12 @@ def embed_all(
     task: EmbeddingTask, backbone: nn.Module, examples: Examples, block: int = 512
 ) -> Tensor:
     """Embeddings `[n, D]` of all rows, in order, a block of rows at a time."""
-    device = next(backbone.parameters()).device
     parts = []
     with torch.inference_mode():
         for start in range(0, len(examples), block):
             rows = np.arange(start, min(start + block, len(examples)), dtype=np.int64)
             part = examples.only(rows)
-            batch = task.prepare(part, np.zeros(1, np.uint64))
-            batch = {name: values.to(device) for name, values in batch.items()}
+            batch = beside(backbone, task.prepare(part, np.zeros(1, np.uint64)))
             parts.append(task.embed(backbone, batch).float().cpu())
     return torch.cat(parts)
 

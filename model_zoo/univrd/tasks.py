@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.devices import device_of
 from fedemb.heads import unit_rows, weighted_mean
 from fedemb.identity import pixels
 from fedemb.protocols import Batch, Features
@@ -130,7 +131,7 @@ class _SceneTask(ConstantHead):
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Relation and detection mAP, mean recall, and identity metrics."""
-        head = LocalScaling(self.width).to(next(backbone.parameters()).device)
+        head = LocalScaling(self.width).to(device_of(backbone))
         return evaluate(
             cast(UniVRD, backbone),
             head.names,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedemb.data import Examples
+from fedemb.devices import device_of
 from fedemb.heads import unit_rows
 from fedemb.metrics import identity_metrics
 from model_zoo.video.retrieval import retrieval_metrics
@@ -86,7 +87,7 @@ def _seen(
     task: "VideoPrismTask", model: VideoText, examples: Examples
 ) -> tuple[Tensor, Tensor]:
     """Mean tokens of each frame `[n, T * D]`, and unit-length embeddings `[n, D]`."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     means, pooled = [], []
     with torch.inference_mode():
         for start in range(0, len(examples), _BLOCK):
@@ -100,6 +101,6 @@ def _seen(
 
 
 def _read(task: "VideoPrismTask", model: VideoText, texts: NDArray[np.str_]) -> Tensor:
-    device = next(model.parameters()).device
+    device = device_of(model)
     with torch.inference_mode():
         return model.read(task.ids(texts).to(device)).float().cpu()

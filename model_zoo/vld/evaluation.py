@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.devices import device_of
 from fedemb.identity import embed_all
 from fedemb.metrics import identity_metrics
 from model_zoo.text.tokenizer import decode, shipped
@@ -47,7 +48,7 @@ def evaluate(
     model = cast(VideoLanguage, backbone)
     device = embeddings.device
     with torch.inference_mode():
-        at = next(backbone.parameters()).device
+        at = device_of(backbone)
         texts = model.read(task.ids(captions[rows]).to(at)).float().to(device)
     videos = embeddings[torch.from_numpy(rows)]
     metrics |= retrieval_metrics(texts, videos, "text_to_video")
@@ -69,7 +70,7 @@ def caption_clips(
     task: "VideoLanguageTask", captioner: Captioner, clips: NDArray[np.generic]
 ) -> list[str]:
     """Captions of clips `[n, T, H, W, 3]`, the best of a beam search."""
-    at = next(captioner.parameters()).device
+    at = device_of(captioner)
     written = []
     for start in range(0, len(clips), _BLOCK):
         part = clip_pixels(clips[start : start + _BLOCK]).to(at)
@@ -123,7 +124,7 @@ def likelihoods(
     said: list[str],
 ) -> tuple[Tensor, Tensor]:
     """Log-likelihood of each text, and in how many ids it is written, both `[n]`."""
-    at = next(captioner.parameters()).device
+    at = device_of(captioner)
     sums, counts = [], []
     with torch.inference_mode():
         for start in range(0, len(clips), _BLOCK):
