@@ -11,13 +11,12 @@ from fedemb.data import Examples
 from fedemb.devices import device_of
 from fedemb.heads import unit_rows
 from fedemb.metrics import identity_metrics
-from model_zoo.video.retrieval import retrieval_metrics
+from model_zoo.video.retrieval import both_ways, first_of_each
 from model_zoo.videoprism.network import VideoText
 
 if TYPE_CHECKING:
     from model_zoo.videoprism.tasks import VideoPrismTask
 
-_GALLERY = 256  # clips with different captions that texts are matched with
 _BLOCK = 128
 
 
@@ -35,12 +34,9 @@ def evaluate(
     metrics = identity_metrics(embeddings, labels)
     if "caption" in fields:
         captions = fields["caption"].astype(str)
-        different = np.unique(captions, return_index=True)[1]
-        rows = np.sort(different)[:_GALLERY].astype(np.int64)
+        rows = first_of_each(captions)
         texts = _read(task, model, captions[rows])
-        videos = embeddings[torch.from_numpy(rows)]
-        metrics |= retrieval_metrics(texts, videos, "text_to_video")
-        metrics |= retrieval_metrics(videos, texts, "video_to_text")
+        metrics |= both_ways(texts, embeddings[torch.from_numpy(rows)])
     if task.class_names:
         metrics["zero_shot_accuracy"] = zero_shot(task, model, embeddings, labels)
     target = fields["action"][:, 0] if "action" in fields else fields["label"]

@@ -13,7 +13,7 @@ from fedemb.identity import embed_all
 from fedemb.metrics import identity_metrics
 from model_zoo.text.tokenizer import decode, shipped
 from model_zoo.video.encoder import clip_pixels
-from model_zoo.video.retrieval import retrieval_metrics
+from model_zoo.video.retrieval import both_ways, first_of_each
 from model_zoo.vld.instructions import PROMPT, SHORT, TEMPORAL, instructions
 from model_zoo.vld.language import token_losses
 from model_zoo.vld.metrics import choice_accuracy, cider
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from model_zoo.vld.tasks import VideoLanguageTask
 
 OPTIONS = 5
-_GALLERY = 256  # clips with different captions that texts are matched with
 _CAPTIONED = 128  # clips that are captioned and asked about
 _BLOCK = 64
 
@@ -44,15 +43,12 @@ def evaluate(
     if "caption" not in fields:
         return metrics
     captions = fields["caption"].astype(str)
-    rows = np.sort(np.unique(captions, return_index=True)[1])[:_GALLERY]
+    rows = first_of_each(captions)
     model = cast(VideoLanguage, backbone)
-    device = embeddings.device
     with torch.inference_mode():
-        at = device_of(backbone)
-        texts = model.read(task.ids(captions[rows]).to(at)).float().to(device)
-    videos = embeddings[torch.from_numpy(rows)]
-    metrics |= retrieval_metrics(texts, videos, "text_to_video")
-    metrics |= retrieval_metrics(videos, texts, "video_to_text")
+        ids = task.ids(captions[rows]).to(device_of(backbone))
+        texts = model.read(ids).float().cpu()
+    metrics |= both_ways(texts, embeddings[torch.from_numpy(rows)])
     some = rows[:_CAPTIONED]
     clips = fields["clip"][some]
     told = captions[some].tolist()
