@@ -110,7 +110,7 @@ class IdentityTask:
 
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
         """Pixels x / 128 - 1 in `[n, C, H, W]`, labels, and `[n, V, C, H, W]` views."""
-        labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+        labels = labels_of(examples)
         image = reduced(pixels(examples.fields["image"]), self.max_side)
         batch = {"image": image, "label": labels}
         if self.views > 1:
@@ -164,7 +164,7 @@ class IdentityTask:
         """
         from fedemb.metrics import identity_metrics, one_shot_accuracy
 
-        labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+        labels = labels_of(examples)
         embeddings = embed_all(replace(self, views=1), backbone, examples)
         metrics = identity_metrics(embeddings, labels)
         sizes = torch.unique(labels, return_counts=True)[1]
@@ -187,6 +187,16 @@ def embed_all(
             batch = beside(backbone, task.prepare(part, np.zeros(1, np.uint64)))
             parts.append(task.embed(backbone, batch).float().cpu())
     return torch.cat(parts)
+
+
+def labels_of(examples: Examples) -> Tensor:
+    """The field `label` as int64 `[n]`.
+
+    Example:
+        >>> labels_of(Examples({"label": np.array([3, 1])}, np.array([0, 2]))).tolist()
+        [3, 1]
+    """
+    return torch.from_numpy(examples.fields["label"].astype(np.int64))
 
 
 def pixels(images: NDArray[np.generic]) -> Tensor:

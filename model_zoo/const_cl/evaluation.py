@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fedemb.data import Examples
 from fedemb.devices import device_of
-from fedemb.identity import embed_all
+from fedemb.identity import embed_all, labels_of
 from fedemb.metrics import identity_metrics
 from model_zoo.const_cl.backbone import TwoHeadedResNet
 from model_zoo.const_cl.views import Augmentation, augmented
@@ -33,7 +33,7 @@ def evaluate(
 
     Views and regions are of clips spread evenly over all, 256 at most.
     """
-    labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+    labels = labels_of(examples)
     metrics = identity_metrics(embed_all(task, backbone, examples), labels)
     count = min(len(examples), _GALLERY)
     some = examples.take(np.arange(count, dtype=np.int64) * len(examples) // count)

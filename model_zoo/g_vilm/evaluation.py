@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fedemb.data import Examples
 from fedemb.devices import beside
-from fedemb.identity import embed_all
+from fedemb.identity import embed_all, labels_of
 from fedemb.metrics import identity_metrics
 from model_zoo.g_vilm.network import DualEncoder
 from model_zoo.video.retrieval import both_ways, first_of_each
@@ -30,7 +30,7 @@ def evaluate(
     Retrieval is among the first clips of different captions, 256 at most.
     """
     fields = examples.fields
-    labels = torch.from_numpy(fields["label"].astype(np.int64))
+    labels = labels_of(examples)
     embeddings = embed_all(task, backbone, examples)
     metrics = identity_metrics(embeddings, labels)
     rows = first_of_each(fields["caption"].astype(str))

@@ -10,6 +10,7 @@ from torch import Tensor
 from fedemb.data import Examples
 from fedemb.devices import device_of
 from fedemb.heads import unit_rows
+from fedemb.identity import labels_of
 from fedemb.metrics import identity_metrics
 from model_zoo.video.retrieval import both_ways, first_of_each
 from model_zoo.videoprism.network import VideoText
@@ -29,7 +30,7 @@ def evaluate(
     classification compares clips with the names of the classes that occur.
     """
     fields = examples.fields
-    labels = torch.from_numpy(fields["label"].astype(np.int64))
+    labels = labels_of(examples)
     tokens, embeddings = _seen(task, model, examples)
     metrics = identity_metrics(embeddings, labels)
     if "caption" in fields:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedemb.data import Examples
 from fedemb.devices import device_of
-from fedemb.identity import embed_all
+from fedemb.identity import embed_all, labels_of
 from fedemb.metrics import identity_metrics
 from model_zoo.text.tokenizer import decode, shipped
 from model_zoo.video.encoder import clip_pixels
@@ -37,7 +37,7 @@ def evaluate(
     have identity metrics alone.
     """
     fields = examples.fields
-    labels = torch.from_numpy(fields["label"].astype(np.int64))
+    labels = labels_of(examples)
     embeddings = embed_all(task, backbone, examples)
     metrics = identity_metrics(embeddings, labels)
     if "caption" not in fields:
