@@ -126,6 +126,24 @@ class TaskOptions:
             if value is not None and not value > 0:
                 raise UserError(f"{name}={value} must be positive.")
 
+    def refuse(self, *names: str, because: str) -> None:
+        """Refuse options that a system has no use for, rather than ignore them.
+
+        Args:
+            names: of the options.
+            because: why they do not apply, as the end of a sentence.
+
+        Raises:
+            UserError: naming the first of them that is set, and why.
+
+        Example:
+            >>> TaskOptions(embedding_dim=8).refuse("head", because="there is none")
+        """
+        for name in names:
+            value = getattr(self, name)
+            if value not in (None, False):
+                raise UserError(f"{name}={value!r} does not apply: {because}.")
+
 
 class Builder(Protocol):
     """Makes the stages of one configuration."""

@@ -91,14 +91,10 @@ class RelationStages:
                 "colours, with boxes and relations beside them; set data.image_size, "
                 "or use --dataset relation-scenes."
             )
-        for name, value in (
-            ("head", options.head),
-            ("label_space", options.label_space),
-        ):
-            if value is not None:
-                raise UserError(
-                    f"{name}={value!r} does not apply: univrd classifies by texts."
-                )
+        options.refuse(
+            *("head", "label_space", "temperature", "always_normalize"),
+            because="univrd classifies by texts, with unit-length embeddings",
+        )
         sizes = {"side": side, **self.shape}
         if options.embedding_dim is not None:
             sizes["embedding_dim"] = options.embedding_dim
