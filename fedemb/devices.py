@@ -1,7 +1,9 @@
-"""Tensors on their way to the device that trains, and back."""
+"""Where things are computed, and tensors on their way there and back."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from fedemb.protocols import Batch
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
@@ -33,3 +35,25 @@ def received(values: Tensor) -> Tensor:
     if values.device.type != "cuda":
         return values.to("cpu", copy=True)
     return torch.empty_like(values, device="cpu", pin_memory=True).copy_(values)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module with parameters computes: where the first of them is.
+
+    Example:
+        >>> device_of(nn.Linear(2, 2, device="meta"))
+        device(type='meta')
+    """
+    return next(module.parameters()).device
+
+
+def beside(module: nn.Module, batch: Batch) -> Batch:
+    """A batch on the device of a module.
+
+    Example:
+        >>> layer = nn.Linear(2, 2, device="meta")
+        >>> beside(layer, {"image": torch.ones(1, 2)})["image"].device
+        device(type='meta')
+    """
+    device = device_of(module)
+    return {name: sent(values, device) for name, values in batch.items()}

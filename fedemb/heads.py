@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from fedemb.protocols import Batch
 
-_NEVER = -1e9  # a logit that cannot win; finite, so that no gradient becomes NaN
+NEVER = -1e9
+"""A logit that cannot win; finite, so that neither gradients nor sums become NaN."""
 
 
 class LinearHead(nn.Module):
@@ -108,7 +109,7 @@ class ClassMeansHead(nn.Module):
         similarity = unit @ unit_rows(sums).T  # [B, V, capacity]
         to_own = (unit * unit_rows(others)).sum(-1, keepdim=True)
         similarity = torch.where((member > 0)[:, None], to_own, similarity)
-        logits = torch.where(counts > 0, similarity / self.temperature, _NEVER)
+        logits = torch.where(counts > 0, similarity / self.temperature, NEVER)
         counted = per_view(weight, views)
         if views.shape[1] == 1:
             counted = torch.where(alone[..., 0], 0.0, counted)
@@ -150,7 +151,7 @@ def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
 def _mask_classes(logits: Tensor, classes: Tensor) -> Tensor:
     most = classes.view(*classes.shape, *[1] * (logits.dim() - classes.dim()))
     valid = torch.arange(logits.shape[-1], device=logits.device) < most
-    return torch.where(valid, logits, _NEVER)
+    return torch.where(valid, logits, NEVER)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.devices import beside
 from fedemb.errors import UserError
 from fedemb.heads import (
     BiasedHead,
@@ -109,7 +110,7 @@ class IdentityTask:
 
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
         """Pixels x / 128 - 1 in `[n, C, H, W]`, labels, and `[n, V, C, H, W]` views."""
-        labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+        labels = labels_of(examples)
         image = reduced(pixels(examples.fields["image"]), self.max_side)
         batch = {"image": image, "label": labels}
         if self.views > 1:
@@ -163,7 +164,7 @@ class IdentityTask:
         """
         from fedemb.metrics import identity_metrics, one_shot_accuracy
 
-        labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+        labels = labels_of(examples)
         embeddings = embed_all(replace(self, views=1), backbone, examples)
         metrics = identity_metrics(embeddings, labels)
         sizes = torch.unique(labels, return_counts=True)[1]
@@ -178,16 +179,24 @@ def embed_all(
     task: EmbeddingTask, backbone: nn.Module, examples: Examples, block: int = 512
 ) -> Tensor:
     """Embeddings `[n, D]` of all rows, in order, a block of rows at a time."""
-    device = next(backbone.parameters()).device
     parts = []
     with torch.inference_mode():
         for start in range(0, len(examples), block):
             rows = np.arange(start, min(start + block, len(examples)), dtype=np.int64)
             part = examples.only(rows)
-            batch = task.prepare(part, np.zeros(1, np.uint64))
-            batch = {name: values.to(device) for name, values in batch.items()}
+            batch = beside(backbone, task.prepare(part, np.zeros(1, np.uint64)))
             parts.append(task.embed(backbone, batch).float().cpu())
     return torch.cat(parts)
+
+
+def labels_of(examples: Examples) -> Tensor:
+    """The field `label` as int64 `[n]`.
+
+    Example:
+        >>> labels_of(Examples({"label": np.array([3, 1])}, np.array([0, 2]))).tolist()
+        [3, 1]
+    """
+    return torch.from_numpy(examples.fields["label"].astype(np.int64))
 
 
 def pixels(images: NDArray[np.generic]) -> Tensor:

@@ -46,6 +46,29 @@ class DataFacts:
                 f"{self.num_classes} must be at least 1 everywhere."
             )
 
+    def picture(
+        self, such_as: str = "openclipart or folder:PATH"
+    ) -> tuple[int, int, int]:
+        """(height, width, channels) of the pictures that a system is trained on.
+
+        Args:
+            such_as: data sets of such pictures, for the message.
+
+        Raises:
+            UserError: for examples that are no pictures.
+
+        Example:
+            >>> DataFacts(example_shape=(28, 28, 1), num_classes=62).picture()
+            (28, 28, 1)
+        """
+        shape = self.example_shape
+        if len(shape) != 3:
+            raise UserError(
+                f"example_shape={shape} must be (height, width, channels): this system "
+                f"is trained on pictures. Choose a data set of them, such as {such_as}."
+            )
+        return shape
+
     def clip(self, wanted: str = "clips") -> tuple[int, int, int]:
         """(frames, height, width) of the clips that a system is trained on.
 
@@ -102,6 +125,24 @@ class TaskOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name}={value} must be positive.")
+
+    def refuse(self, *names: str, because: str) -> None:
+        """Refuse options that a system has no use for, rather than ignore them.
+
+        Args:
+            names: of the options.
+            because: why they do not apply, as the end of a sentence.
+
+        Raises:
+            UserError: naming the first of them that is set, and why.
+
+        Example:
+            >>> TaskOptions(embedding_dim=8).refuse("head", because="there is none")
+        """
+        for name in names:
+            value = getattr(self, name)
+            if value not in (None, False):
+                raise UserError(f"{name}={value!r} does not apply: {because}.")
 
 
 class Builder(Protocol):

@@ -28,6 +28,7 @@ from model_zoo.system import DataFacts, System, TaskOptions
 from simulations import datasets
 from simulations.config import Configuration, recipe, recipe_names, resolve
 from simulations.promise import Promise, completed, make_promise, whole_periods
+from simulations.scratch import in_folder, located, require_same_file, split_name
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,11 @@ def layered(
     if dataset:
         named.append({"data": {"name": dataset}})
     if model:
-        named.append({"model": {"name": _found_anywhere(model)}})
+        named.append({"model": {"name": model}})
     found = resolve(*recipes, *named, *overrides)
-    if found.privacy.noise_multiplier != 0:
-        return found
-    return resolve(*recipes, silent, *named, *overrides)
+    if found.privacy.noise_multiplier == 0:
+        found = resolve(*recipes, silent, *named, *overrides)
+    return located(found)
 
 
 def _understood(
@@ -167,6 +168,7 @@ def assemble(configuration: Configuration) -> Assembly:
         UserError, NotAvailable: as data set and system do.
     """
     model = configuration.model
+    require_same_file(model)
     dataset = open_data(configuration)
     configuration = completed(configuration, dataset.num_users)
     system = with_changes(registry.get(model.name), model.changes)
@@ -207,6 +209,7 @@ def open_data(configuration: Configuration) -> UserDataset:
         label_column=data.label_column,
         image_column=data.image_column,
         amplify=data.amplify,
+        keep=data.keep is not False,
     )
 
 
@@ -323,6 +326,12 @@ def inline_runner(
     )
 
 
+def configuration_of(folder: Path) -> Configuration:
+    """The configuration that a run folder holds."""
+    text = (folder / "config.toml").read_text()
+    return in_folder(configuration_from_toml(text), folder)
+
+
 def configuration_from_toml(text: str) -> Configuration:
     """The inverse of `Configuration.to_toml`."""
     layer = tomllib.loads(text)
@@ -332,11 +341,5 @@ def configuration_from_toml(text: str) -> Configuration:
     return resolve(layer)
 
 
-def _found_anywhere(model: str) -> str:
-    """The name with the full path of its file, so that a run opens in any folder."""
-    path, in_file, rest = model.partition(".py:")
-    return f"{Path(f'{path}.py').resolve()}:{rest}" if in_file else model
-
-
 def _system_name(model: str) -> str:
-    return model if ".py:" in model else model.partition(":")[0]
+    return model if split_name(model)[0] else model.partition(":")[0]

@@ -7,7 +7,7 @@ from typing import Any
 from accounting import SampledGaussian
 from fedemb.errors import UserError
 from fedemb.plan import PrivacyPlan
-from simulations.assembly import configuration_from_toml
+from simulations.assembly import configuration_of
 from simulations.folder import RunFolder
 from simulations.promise import make_promise
 
@@ -50,7 +50,7 @@ class AuditedRun:
 
 def _read(path: Path, statement: dict[str, Any]) -> AuditedRun:
     claimed = SampledGaussian.from_json(statement["mechanism"])
-    configuration = configuration_from_toml((path / "config.toml").read_text())
+    configuration = configuration_of(path)
     if configuration.run.baseline == "dp-sgd":
         raise UserError(
             "the DP-SGD baseline was not run by federated rounds, which alone are "

@@ -40,6 +40,8 @@ class DataConfig:
         skip_bad: leave out unreadable rows and say how many.
         user_column, label_column, image_column: for tables.
         amplify: number of users to make from a real data set by per-user styles.
+        keep: False reads files anew that an earlier run kept in parsed form; None, the
+            default, does not, and keeps what takes long to read.
     """
 
     name: str = "openclipart"
@@ -54,6 +56,7 @@ class DataConfig:
     label_column: str | None = None
     image_column: str | None = None
     amplify: int | None = None
+    keep: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,8 @@ class ModelConfig:
 
     Attributes:
         name: system of the zoo, `NAME` or `NAME:CONFIGURATION`.
+        file_digest: SHA-256 of the file that `name` begins with, if it does; another
+            content is refused.
         pretrained: a `backbone.safetensors`, a run folder, or `none`.
         trainable: which backbone parameters are trained: `all`, `norm`, `last`,
             `names:a,b*`, or a selection that the system names; None is the system's.
@@ -78,6 +83,7 @@ class ModelConfig:
     """
 
     name: str = "small_cnn"
+    file_digest: str | None = None
     pretrained: str = "none"
     trainable: str | None = None
     head: str | None = None

@@ -3,6 +3,7 @@
 | file | what |
 |---|---|
 | `config.toml` | the resolved configuration |
+| `NAME.py` | a copy of the file that the system is in, if it is in one of one's own |
 | `privacy_statement.json`, `.txt` | the promise |
 | `report.json`, `report.html` | results |
 | `metrics.csv` | a row per evaluation |

@@ -19,7 +19,7 @@ from simulations.announcing import announce
 from simulations.assembly import (
     Assembly,
     assemble,
-    configuration_from_toml,
+    configuration_of,
     layered,
     make_backbone,
 )
@@ -30,6 +30,7 @@ from simulations.listener import Listener
 from simulations.outcome import Outcome, undefined_metrics, write_outcome
 from simulations.promise import Promise
 from simulations.runners import Connect
+from simulations.scratch import write_configuration
 from simulations.training import (
     Progress,
     Trainer,
@@ -102,7 +103,7 @@ def simulate(
     promise = assembly.promise()
     _refuse_unpaid_comparison(configuration)
     folder = RunFolder.create(out)
-    folder.write_text("config.toml", assembly.configuration.to_toml())
+    write_configuration(assembly.configuration, folder.path)
     seed = configuration.run.seed
     key = RootKey.from_system() if seed is None else RootKey.from_seed(seed)
     folder.keep_key(key)
@@ -123,7 +124,7 @@ def resume(path: Path, listener: Listener) -> dict[str, Any]:
     keep_freed_memory()
     folder = RunFolder.open(path)
     key = folder.key()
-    configuration = configuration_from_toml((path / "config.toml").read_text())
+    configuration = configuration_of(path)
     if configuration.run.baseline == "dp-sgd":
         raise UserError(
             "the DP-SGD baseline keeps no checkpoints and cannot be resumed; start it "

@@ -18,7 +18,7 @@ from fedemb.protocols import EmbeddingTask
 from simulations.assembly import (
     Assembly,
     assemble,
-    configuration_from_toml,
+    configuration_of,
     make_backbone,
     open_data,
 )
@@ -60,7 +60,7 @@ class TrainedRun:
             raise UserError(
                 f"{path} has no backbone yet; finish it with: fedemb resume {path}"
             )
-        configuration = configuration_from_toml((path / "config.toml").read_text())
+        configuration = configuration_of(path)
         own = assemble(configuration)
         stage = len(own.stages) - 1
         backbone = make_backbone(own, stage)

@@ -35,6 +35,7 @@ from simulations.assembly import (
 from simulations.folder import RunFolder, environment
 from simulations.listener import Listener
 from simulations.runners import Connect, with_runner
+from simulations.scratch import placeless
 
 NOTHING_LEARNED = (
     "The update is exactly zero: nothing is learned. With class means as the head "
@@ -156,7 +157,8 @@ class Trainer:
             compare_non_private=False,
             device="auto",
         )
-        facts = replace(configuration, run=own).to_toml()
+        data = replace(configuration.data, keep=None)
+        facts = placeless(replace(configuration, data=data, run=own)).to_toml()
         facts += self.assembly.dataset.provenance.checksum
         digest = hashlib.sha256(facts.encode()).hexdigest()
         return RootKey(self.key.derive(f"stage {digest}", stage), self.key.seeded)
@@ -184,7 +186,7 @@ class Trainer:
             return ""  # late workers and GPU kernels do not repeat bit for bit
         facts = {
             "key": hashlib.sha256(self.key.secret).hexdigest(),
-            "configuration": configuration.to_toml(),
+            "configuration": placeless(configuration).to_toml(),
             "data": self.assembly.dataset.provenance.checksum,
             "engine": asdict(self.engine),
             "environment": environment(),

@@ -45,6 +45,10 @@ class ConstClStages:
         from model_zoo.const_cl.task import ConstClTask
         from model_zoo.const_cl.views import Augmentation
 
+        options.refuse(
+            *("embedding_dim", "temperature", "always_normalize"),
+            because="const_cl has its own widths and temperatures; see model.changes",
+        )
         shape = ResNetShape(**self.backbone)
         span = int(data.clip()[0] * self.share)
         frames = max(1, span // self.views.get("stride", 1))

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedemb.data import Examples
-from fedemb.identity import embed_all
+from fedemb.devices import device_of
+from fedemb.identity import embed_all, labels_of
 from fedemb.metrics import identity_metrics
 from model_zoo.const_cl.backbone import TwoHeadedResNet
 from model_zoo.const_cl.views import Augmentation, augmented
@@ -32,7 +33,7 @@ def evaluate(
 
     Views and regions are of clips spread evenly over all, 256 at most.
     """
-    labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+    labels = labels_of(examples)
     metrics = identity_metrics(embed_all(task, backbone, examples), labels)
     count = min(len(examples), _GALLERY)
     some = examples.take(np.arange(count, dtype=np.int64) * len(examples) // count)
@@ -58,7 +59,7 @@ def other_views(
         clips: `[n, T, H, W, 3]`.
         how: views are made; always the same ones.
     """
-    device = next(network.parameters()).device
+    device = device_of(network)
     offsets, seeds = np.array([0, len(clips)]), np.ones(1, np.uint64)
     views = []
     for view in (0, 1):
@@ -91,7 +92,7 @@ def follow(
         boxes: (ymin, xmin, ymax, xmax) in [0, 1], -1 out of sight, `[n, T, K, 4]`.
         cells: along each side that a box is cut into.
     """
-    device = next(network.parameters()).device
+    device = device_of(network)
     right, chance, centres, overlaps = [], [], [], []
     for start in range(0, len(clips), _BLOCK):
         pixels = clip_pixels(clips[start : start + _BLOCK]).to(device)

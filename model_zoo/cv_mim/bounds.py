@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedemb.heads import weighted_mean
+from fedemb.heads import NEVER, weighted_mean
 
 _LOG2 = math.log(2.0)
-_NEVER = -1e12  # a logit that cannot win; finite, so that no gradient becomes NaN
 
 Part = Callable[[Tensor], Tensor]
 
@@ -102,7 +101,7 @@ def info_nce_loss(
     weight = scores.new_ones(len(scores)) if weight is None else weight
     own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     possible = own | (weight > 0)
-    logits = torch.where(possible, scores, _NEVER)
+    logits = torch.where(possible, scores, NEVER)
     chosen = (F.log_softmax(logits, dim=1) * own).sum(1)
     return -weighted_mean(chosen, weight)
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.devices import device_of
 from fedemb.heads import unit_rows
 from model_zoo.cv_mim.distances import aligned_mpjpe
 from model_zoo.cv_mim.geometry import FAR, look, normalize_3d
@@ -137,7 +138,7 @@ def camera_accuracy(codes: Tensor) -> float:
 
 
 def _codes(backbone: nn.Module, clips: NDArray[np.float32], block: int = 64) -> Tensor:
-    device = next(backbone.parameters()).device
+    device = device_of(backbone)
     with torch.inference_mode():
         parts = [
             backbone(torch.from_numpy(clips[i : i + block]).to(device)).float().cpu()

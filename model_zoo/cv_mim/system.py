@@ -53,6 +53,10 @@ class PoseStages:
                 "such as ntu:PATH, cmu-mocap or poses. To judge a trained run on them: "
                 "fedemb evaluate RUN --dataset NAME."
             )
+        options.refuse(
+            *("head", "label_space", "temperature", "always_normalize"),
+            because="cv_mim learns from pairs of views, not from labels",
+        )
         sizes = self.sizes
         if options.embedding_dim:
             dim = options.embedding_dim

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.heads import unit_rows, weighted_mean
-from fedemb.identity import embed_all
+from fedemb.identity import embed_all, labels_of
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.cv_mim.bounds import positive_pairs
 from model_zoo.cv_mim.distances import aligned_mpjpe, mpjpe
@@ -169,7 +169,7 @@ class CrossViewTask:
         metrics = cross_view_metrics(backbone, self.sizes.pose_dim, examples)
         if "label" in examples.fields:
             embedded = embed_all(self, backbone, examples)
-            labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+            labels = labels_of(examples)
             metrics |= identity_metrics(embedded, labels)
         return metrics
 

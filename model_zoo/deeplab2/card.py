@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fedemb.errors import UserError
 from model_zoo.changes import changed
 from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
@@ -61,24 +60,15 @@ class SegmentationStages:
         from model_zoo.deeplab2.categories import Categories
         from model_zoo.deeplab2.sizes import SIZES
 
-        for name, value in (
-            ("head", options.head),
-            ("temperature", options.temperature),
-            ("always_normalize", options.always_normalize or None),
-        ):
-            if value is not None:
-                raise UserError(
-                    f"{name}={value!r} does not apply to deeplab2: its heads are "
-                    "convolutions that predict classes, centres and offsets."
-                )
-        if len(data.example_shape) != 3:
-            raise UserError(
-                f"example_shape={data.example_shape} must be (height, width, "
-                "channels): deeplab2 is trained on pictures."
-            )
+        options.refuse(
+            *("head", "temperature", "always_normalize"),
+            because="heads of deeplab2 are convolutions that predict classes, centres "
+            "and offsets",
+        )
+        channels = data.picture("scenes or coco-panoptic:PATH")[2]
         task = replace(
             SIZES[self.size].task(self.share, Categories.of(data.vocabularies)),
-            inputs=data.example_shape[2],
+            inputs=channels,
             embedding_dim=options.embedding_dim or self.embedding_dim,
             classes_of=options.label_space or "client",
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.data import Examples
-from fedemb.protocols import Batch
+from fedemb.devices import beside, device_of
 from model_zoo.deeplab2.augment import AugmentSpec
 from model_zoo.deeplab2.losses import LossSpec
 from model_zoo.deeplab2.network import LocalNetwork, SharedNetwork
@@ -79,7 +79,7 @@ def fit_head(
     fit: FitSpec,
 ) -> LocalNetwork:
     """A new head, fitted to the frozen features of `examples`."""
-    device = next(backbone.parameters()).device
+    device = device_of(backbone)
     plain = replace(
         task,
         losses=LossSpec(top_k=1.0),
@@ -87,7 +87,7 @@ def fit_head(
         classes_of="global",
         augmentation=AugmentSpec(),
     )
-    batch = _to(plain.prepare(examples, np.zeros(1, np.uint64)), device)
+    batch = beside(backbone, plain.prepare(examples, np.zeros(1, np.uint64)))
     batch.pop("path", None)
     batch["weight"] = torch.ones(len(examples), device=device)
     features = _features(cast(SharedNetwork, backbone), batch["image"])
@@ -118,7 +118,7 @@ def predictions(
     task: SegmentationTask, backbone: nn.Module, head: LocalNetwork, examples: Examples
 ) -> Iterator[dict[str, Tensor]]:
     """What a backbone and a head in global label space say, picture by picture."""
-    device = next(backbone.parameters()).device
+    device = device_of(backbone)
     images = task.prepare(_pictures(examples), np.zeros(1, np.uint64))["image"]
     for part in torch.split(images, 16):
         with torch.no_grad():
@@ -137,7 +137,3 @@ def _features(backbone: SharedNetwork, images: Tensor) -> dict[str, Tensor]:
 
 def _pictures(examples: Examples) -> Examples:
     return Examples({"image": examples.fields["image"]}, examples.offsets)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return {name: values.to(device) for name, values in batch.items()}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.heads import unit_rows, weighted_mean
-from fedemb.identity import embed_all, pixels
+from fedemb.identity import embed_all, labels_of, pixels
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.deeplab2.augment import AugmentSpec, augment
 from model_zoo.deeplab2.blocks import ResidualSpec
@@ -166,7 +166,7 @@ class SegmentationTask(ABC):
         """
         from fedemb.metrics import identity_metrics
 
-        labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+        labels = labels_of(examples)
         metrics = identity_metrics(embed_all(self, backbone, examples), labels)
         return metrics | self.segmentation(backbone, examples)
 

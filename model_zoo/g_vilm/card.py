@@ -38,6 +38,10 @@ class GVilmStages:
         from model_zoo.text.transformer import TextShape
 
         text = TextShape(**self.text)
+        options.refuse(
+            *("temperature", "always_normalize"),
+            because="g_vilm has temperatures of its own; see model.changes.task",
+        )
         video = dict(self.video)
         if options.embedding_dim:
             video["shared"] = options.embedding_dim

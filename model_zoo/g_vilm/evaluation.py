@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedemb.data import Examples
-from fedemb.identity import embed_all
+from fedemb.devices import beside
+from fedemb.identity import embed_all, labels_of
 from fedemb.metrics import identity_metrics
 from model_zoo.g_vilm.network import DualEncoder
-from model_zoo.video.retrieval import retrieval_metrics
+from model_zoo.video.retrieval import both_ways, first_of_each
 
 if TYPE_CHECKING:
     from model_zoo.g_vilm.task import GVilmTask
 
-_GALLERY = 256  # clips with different captions that texts are matched with
 _POINTED = 256  # clips whose groups are compared with boxes
 _BLOCK = 128
 
@@ -30,15 +30,12 @@ def evaluate(
     Retrieval is among the first clips of different captions, 256 at most.
     """
     fields = examples.fields
-    labels = torch.from_numpy(fields["label"].astype(np.int64))
+    labels = labels_of(examples)
     embeddings = embed_all(task, backbone, examples)
     metrics = identity_metrics(embeddings, labels)
-    different = np.unique(fields["caption"].astype(str), return_index=True)[1]
-    rows = np.sort(different)[:_GALLERY].astype(np.int64)
+    rows = first_of_each(fields["caption"].astype(str))
     texts = _texts(task, backbone, examples.only(rows))
-    videos = embeddings[torch.from_numpy(rows)]
-    metrics |= retrieval_metrics(texts, videos, "text_to_video")
-    metrics |= retrieval_metrics(videos, texts, "video_to_text")
+    metrics |= both_ways(texts, embeddings[torch.from_numpy(rows)])
     some = examples.only(np.arange(min(len(examples), _POINTED), dtype=np.int64))
     if task.paste_source != "none" and len(some) > 1:
         found = paste_accuracy(task, backbone, some)
@@ -58,11 +55,11 @@ def paste_accuracy(
     """
     right = []
     with torch.inference_mode():
-        batch = task.prepare(examples, np.ones(1, np.uint64))
+        batch = beside(backbone, task.prepare(examples, np.ones(1, np.uint64)))
         for start in range(0, len(examples), _BLOCK):
             rows = slice(start, start + _BLOCK)
             steps = cast(DualEncoder, backbone).see(batch["blended"][rows])["steps"]
-            right.append(told_apart(steps, batch["mask"][rows]))
+            right.append(told_apart(steps, batch["mask"][rows]).cpu())
     judged = torch.cat(right)
     return float(judged.float().mean()) if len(judged) else None
 
@@ -111,14 +108,16 @@ def pointing(
         for start in range(0, len(examples), _BLOCK):
             rows = np.arange(start, min(start + _BLOCK, len(examples)), dtype=np.int64)
             batch = task.prepare(examples.only(rows), np.ones(1, np.uint64))
+            valid = batch["valid"] > 0
+            batch = beside(dual, batch)
             seen = dual.video(batch["clip"])
             shared = dual.see(batch["clip"])["groups"]
             nouns = dual.read(batch["nouns"])
-            winner = torch.einsum("bmd,bkd->bkm", shared, nouns).argmax(-1)
+            winner = torch.einsum("bmd,bkd->bkm", shared, nouns).argmax(-1).cpu()
             inside = _inside(boxes[rows], seen.tokens.shape[1:4])
             for k in range(min(nouns.shape[1], inside.shape[1])):
-                told = (batch["valid"][:, k] > 0) & (inside[:, k].sum(1) > 0)
-                shares = _shares(seen.assigned, inside[:, k])
+                told = valid[:, k] & (inside[:, k].sum(1) > 0)
+                shares = _shares(seen.assigned.cpu(), inside[:, k])
                 own = shares[torch.arange(len(rows)), winner[:, k]]
                 best.append(own[told])
                 chance.append(inside[:, k].mean(1)[told])
@@ -154,5 +153,5 @@ def _inside(boxes: NDArray[np.generic], grid: torch.Size) -> Tensor:
 
 def _texts(task: "GVilmTask", backbone: nn.Module, examples: Examples) -> Tensor:
     with torch.inference_mode():
-        batch = task.prepare(examples, np.ones(1, np.uint64))
-        return cast(DualEncoder, backbone).read(batch["caption"]).float()
+        batch = beside(backbone, task.prepare(examples, np.ones(1, np.uint64)))
+        return cast(DualEncoder, backbone).read(batch["caption"]).float().cpu()

@@ -119,10 +119,9 @@ class VideoTower(nn.Module):
         count = tokens.shape[1]
         groups = self.group_tokens(places(tokens, self.sizes.groups))
         assigned = torch.zeros_like(groups[..., :1]).expand(-1, -1, count)
-        blocked = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=tokens.device)
         outputs = []
         for depth, block in enumerate(self.blocks, start=1):
-            joint = block(torch.cat([tokens, groups], dim=1), blocked)
+            joint = block(torch.cat([tokens, groups], dim=1))
             tokens, groups = joint[:, :count], joint[:, count:]
             if str(depth) in self.grouping:
                 groups, assigned = self.grouping[str(depth)](groups, tokens)

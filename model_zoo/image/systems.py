@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fedemb.errors import UserError
 from model_zoo.system import Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
@@ -52,16 +51,12 @@ class ImageStages:
         from fedemb.identity import IdentityTask, reduced_shape
         from fedemb.stages import Stage
 
-        if len(data.example_shape) != 3:
-            raise UserError(
-                f"example_shape={data.example_shape} must be (height, width, "
-                "channels): this system is trained on images."
-            )
+        shape = reduced_shape(data.picture(), self.max_side)
         module, _, name = self.backbone.partition(":")
         dim = options.embedding_dim or self.embedding_dim
         made = partial(
             getattr(importlib.import_module(module), name),
-            reduced_shape(data.example_shape, self.max_side),
+            shape,
             dim,
             **self.arguments,
         )

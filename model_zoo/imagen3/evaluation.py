@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.devices import beside
 from fedemb.protocols import Batch
 from model_zoo.imagen3.generate import generate
 from model_zoo.imagen3.quality.distances import cmmd, frechet_distance
@@ -103,8 +104,7 @@ def spread(examples: Examples, most: int) -> Examples:
 
 
 def _errors(task: LatentDiffusionTask, backbone: nn.Module, batch: Batch) -> Tensor:
-    device = next(backbone.parameters()).device
-    batch = {name: values.to(device) for name, values in batch.items()}
+    batch = beside(backbone, batch)
     found = cast(dict[str, Tensor], task.features(backbone, batch))
     mean = found["prediction"][:, : task.latents]
     return (mean - batch["target"]).square().flatten(1).mean(1).cpu()

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedemb.devices import device_of
 from fedemb.errors import UserError
 from model_zoo.imagen3.condition import Condition
 from model_zoo.imagen3.conditions import text_condition
@@ -55,7 +56,7 @@ def generate(
         raise UserError("small pictures go with a super-resolution stage, and only so.")
     shape = (len(prompts), task.latents, *[task.denoiser.side] * 2)
     draw = np.random.default_rng(seed)
-    device = next(backbone.parameters()).device
+    device = device_of(backbone)
     noise = torch.from_numpy(draw.standard_normal(shape, np.float32)).to(device)
     beside = None
     if small is not None:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.heads import ClassMeansHead, unit_rows, weighted_mean
-from fedemb.identity import embed_all, pixels
+from fedemb.identity import embed_all, labels_of, pixels
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.imagen3 import variance
 from model_zoo.imagen3.condition import Condition
@@ -187,7 +187,7 @@ class LatentDiffusionTask:
             small = shrunk(images, self.coarse)
             batch["small"] = enlarged_latents(self.models, small, self.coarse)
         if "label" in examples.fields:
-            batch["label"] = torch.from_numpy(examples.fields["label"].astype(np.int64))
+            batch["label"] = labels_of(examples)
         if self._condition_field not in examples.fields:
             return batch
         time, kept, noise, other = self._draws(examples.offsets, seeds, latent)
@@ -207,7 +207,7 @@ class LatentDiffusionTask:
         """What rows are told; nothing where not `kept` `[n]`."""
         classes = self.denoiser.classes
         if classes is not None:
-            label = torch.from_numpy(examples.fields["label"].astype(np.int64))
+            label = labels_of(examples)
             known = torch.from_numpy(kept) & (label < classes)
             return {"told": torch.where(known, label, classes)}
         texts = self.models.words(cast(NDArray[np.str_], examples.fields["caption"]))
@@ -294,7 +294,7 @@ class LatentDiffusionTask:
         from fedemb.metrics import identity_metrics
         from model_zoo.imagen3.evaluation import denoising, generation
 
-        labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+        labels = labels_of(examples)
         metrics = identity_metrics(embed_all(self, backbone, examples), labels)
         if self._condition_field in examples.fields:
             metrics |= denoising(self, backbone, examples)

@@ -6,6 +6,7 @@ token of CoCa and VideoPrism (Yu et al., 2022, arXiv:2205.01917) as choices.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -240,7 +241,7 @@ class Block(nn.Module):
             self.norm2_after = nn.LayerNorm(width, eps=norm_eps)
         self.post_norm = post_norm
 
-    def forward(self, x: Tensor, blocked: Tensor) -> Tensor:
+    def forward(self, x: Tensor, blocked: Tensor | None = None) -> Tensor:
         """Tokens `[B, L, width]`; `blocked` is true where a query sees no key."""
         mixed = self.attention(self.norm1(x), blocked)
         x = x + (self.norm1_after(mixed) if self.post_norm else mixed)
@@ -258,7 +259,7 @@ class Attention(nn.Module):
         self.inward = nn.Linear(width, 3 * width)
         self.outward = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, blocked: Tensor) -> Tensor:
+    def forward(self, x: Tensor, blocked: Tensor | None = None) -> Tensor:
         """Tokens `[B, L, width]`; `blocked` broadcasts to `[B, heads, L, L]`."""
         query, key, value = self.inward(x).chunk(3, -1)
         mixed = attend(
@@ -266,6 +267,21 @@ class Attention(nn.Module):
         )
         out: Tensor = self.outward(mixed)
         return out
+
+
+def through(blocks: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """What every block makes of tokens `[B, L, width]`, earliest first.
+
+    Example:
+        >>> blocks = [Block(4, 2, 8, "gelu"), Block(4, 2, 8, "gelu")]
+        >>> [tuple(out.shape) for out in through(blocks, torch.ones(1, 5, 4))]
+        [(1, 5, 4), (1, 5, 4)]
+    """
+    outputs = []
+    for block in blocks:
+        x = block(x)
+        outputs.append(x)
+    return outputs
 
 
 def waves(places: int, width: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from fedemb.heads import unit_rows
 from model_zoo.univrd.geometry import grid_bias
 
-_NEVER = -1e6  # the logit of a padded query
+_PADDED = -1e6  # the published logit of a padded query
 
 
 class PredictorMLP(nn.Sequential):
@@ -107,4 +107,4 @@ def masked(logits: Tensor, valid: Tensor | None) -> Tensor:
     """Logits `[B, N, Q]` with -1e6 for queries that are padding (`valid` `[B, Q]`)."""
     if valid is None:
         return logits
-    return torch.where(valid[..., None, :] > 0, logits, _NEVER)
+    return torch.where(valid[..., None, :] > 0, logits, _PADDED)

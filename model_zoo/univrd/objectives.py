@@ -1,5 +1,7 @@
 """What both stages minimise, one number per picture."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -16,52 +18,63 @@ from model_zoo.univrd.matching import match
 _FOCAL = Focal()
 
 
-def matched_tokens(
-    logits: Tensor,
-    boxes: Tensor,
-    truth: Tensor,
-    wanted: Tensor,
-    present: Tensor,
-    focal: Focal = _FOCAL,
-) -> Tensor:
-    """One-hot tokens `[B, n, N]` that answer for n objects.
+@dataclass(frozen=True)
+class Matched:
+    """Tokens and the objects that they answer for: what both losses begin with.
 
-    The cost is the focal cost of the object's names, plus L1 and -GIoU of its box.
-
-    Args:
-        logits: `[B, N, Q]`.
+    Attributes:
+        logits: of names, `[B, N, Q]`.
         boxes: predicted, `[B, N, 4]`.
         truth: boxes `[B, n, 4]`.
         wanted: multi-hot names `[B, n, Q]`.
         present: `[B, n]`, 0 for padding.
-        focal: constants of the cost.
+        tokens: one-hot, `[B, n, N]`; rows of padding are zero.
     """
-    cost = focal_cost(logits, focal.alpha, focal.gamma)
-    named = wanted @ cost.transpose(-1, -2)
-    return match(named + box_cost(boxes, truth), present)
+
+    logits: Tensor
+    boxes: Tensor
+    truth: Tensor
+    wanted: Tensor
+    present: Tensor
+    tokens: Tensor
 
 
-def detection_loss(
+def matched(
     logits: Tensor,
     boxes: Tensor,
     truth: Tensor,
     wanted: Tensor,
     present: Tensor,
-    asked: Tensor,
     focal: Focal = _FOCAL,
-) -> Tensor:
+) -> Matched:
+    """Match objects to tokens; the arguments are as of `Matched`.
+
+    The cost is the focal cost of the object's names, plus L1 and -GIoU of its box.
+
+    Example:
+        >>> boxes = torch.tensor([[[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.3, 0.3]]])
+        >>> named = torch.zeros(1, 1, 2), torch.ones(1, 1)
+        >>> matched(torch.zeros(1, 2, 2), boxes, boxes[:, 1:], *named).tokens.tolist()
+        [[[0.0, 1.0]]]
+    """
+    cost = focal_cost(logits, focal.alpha, focal.gamma)
+    named = wanted @ cost.transpose(-1, -2)
+    tokens = match(named + box_cost(boxes, truth), present)
+    return Matched(logits, boxes, truth, wanted, present, tokens)
+
+
+def detection_loss(found: Matched, asked: Tensor, focal: Focal = _FOCAL) -> Tensor:
     """Focal classification of all tokens, and boxes of the matched ones, `[B]`.
 
     Both are divided by the number of objects. There is no background class: a token
     without an object is a negative for the names that are asked for (`asked`
     `[B, Q]`), and for nothing else.
     """
-    chosen = matched_tokens(logits, boxes, truth, wanted, present, focal)
-    targets = (chosen.transpose(-1, -2) @ wanted).clamp(max=1)
-    named = focal_sigmoid(logits, targets, focal.alpha, focal.gamma)
+    tokens, present = found.tokens, found.present
+    targets = (tokens.transpose(-1, -2) @ found.wanted).clamp(max=1)
+    named = focal_sigmoid(found.logits, targets, focal.alpha, focal.gamma)
     named = named * asked[:, None, :]
-    found = chosen @ boxes
-    placed = box_loss(found, truth) * present
+    placed = box_loss(tokens @ found.boxes, found.truth) * present
     objects = present.sum(1).clamp(min=1)
     return (named.sum((1, 2)) + placed.sum(1)) / objects
 

@@ -84,22 +84,18 @@ class RelationStages:
         from model_zoo.univrd.tasks import DetectionTask, OneStageTask, RelationTask
         from model_zoo.univrd.towers import DualShape
 
-        facts = data.example_shape
-        if len(facts) != 3 or facts[2] != 3 or facts[0] != facts[1]:
+        height, side, colours = data.picture("relation-scenes")
+        if colours != 3 or height != side:
             raise UserError(
-                f"example_shape={facts} must be of square pictures in 3 colours, with "
-                "boxes and relations beside them; set data.image_size, or use "
-                "--dataset relation-scenes."
+                f"example_shape={data.example_shape} must be of square pictures in 3 "
+                "colours, with boxes and relations beside them; set data.image_size, "
+                "or use --dataset relation-scenes."
             )
-        for name, value in (
-            ("head", options.head),
-            ("label_space", options.label_space),
-        ):
-            if value is not None:
-                raise UserError(
-                    f"{name}={value!r} does not apply: univrd classifies by texts."
-                )
-        sizes = {"side": facts[0], **self.shape}
+        options.refuse(
+            *("head", "label_space", "temperature", "always_normalize"),
+            because="univrd classifies by texts, with unit-length embeddings",
+        )
+        sizes = {"side": side, **self.shape}
         if options.embedding_dim is not None:
             sizes["embedding_dim"] = options.embedding_dim
         shape = DualShape(**sizes)

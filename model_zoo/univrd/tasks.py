@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.devices import device_of
 from fedemb.heads import unit_rows, weighted_mean
 from fedemb.identity import pixels
 from fedemb.protocols import Batch, Features
@@ -21,8 +22,9 @@ from model_zoo.univrd.focal import Focal
 from model_zoo.univrd.heads import LogitScaling, masked, similarity
 from model_zoo.univrd.inference import relation_embedding
 from model_zoo.univrd.objectives import (
+    Matched,
     detection_loss,
-    matched_tokens,
+    matched,
     merged_pairs,
     relation_loss,
 )
@@ -130,7 +132,7 @@ class _SceneTask(ConstantHead):
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Relation and detection mAP, mean recall, and identity metrics."""
-        head = LocalScaling(self.width).to(next(backbone.parameters()).device)
+        head = LocalScaling(self.width).to(device_of(backbone))
         return evaluate(
             cast(UniVRD, backbone),
             head.names,
@@ -141,13 +143,22 @@ class _SceneTask(ConstantHead):
             self.suppression,
         )
 
-    def _detection(
-        self, head: nn.Module, values: dict[str, Tensor], batch: Batch
-    ) -> Tensor:
-        """Hungarian matching, then focal and box losses; the mean over pictures."""
-        found = _to_match(cast(LocalScaling, head), values, batch)
-        asked = asked_for(batch["name_query"]).to(found[0])
-        losses = detection_loss(*found, asked, self.focal)
+    def _matched(
+        self, scaling: LocalScaling, values: dict[str, Tensor], batch: Batch
+    ) -> Matched:
+        """Tokens of the pictures with the objects that they answer for."""
+        asked = asked_for(batch["name_query"])
+        logits = masked(scaling.names(values["names"], values["tokens"]), asked)
+        wanted = _wanted(batch["names"], batch["name_query"]).to(logits)
+        present = (batch["names"] >= 0).to(logits)
+        return matched(
+            logits, values["boxes"], batch["boxes"], wanted, present, self.focal
+        )
+
+    def _detection(self, found: Matched, batch: Batch) -> Tensor:
+        """Focal and box losses; the mean over pictures."""
+        asked = asked_for(batch["name_query"]).to(found.logits)
+        losses = detection_loss(found, asked, self.focal)
         return weighted_mean(losses, batch["weight"])
 
 
@@ -167,7 +178,8 @@ class DetectionTask(_SceneTask):
 
     def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
         """Hungarian matching, then focal and box losses; the mean over pictures."""
-        return self._detection(head, cast(dict[str, Tensor], features), batch)
+        scaling, values = cast(LocalScaling, head), cast(dict[str, Tensor], features)
+        return self._detection(self._matched(scaling, values, batch), batch)
 
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
         """The mean of all instance embeddings Z, `[B, d]`."""
@@ -199,8 +211,16 @@ class RelationTask(_SceneTask):
         Pictures without relations (detection-only sources) do not count.
         """
         scaling, values = cast(LocalScaling, head), cast(dict[str, Tensor], features)
-        found = _to_match(scaling, values, batch)
-        tokens = matched_tokens(*found, self.focal)  # [B, n, N]
+        found = self._matched(scaling, values, batch)
+        return self._relation(scaling, values, found.tokens, batch)
+
+    def _relation(
+        self,
+        scaling: LocalScaling,
+        values: dict[str, Tensor],
+        tokens: Tensor,
+        batch: Batch,
+    ) -> Tensor:
         asked = asked_for(batch["phrase_query"])
         logits = masked(scaling.phrases(values["phrases"]), asked)
         ends = batch["ends"]
@@ -243,19 +263,10 @@ class OneStageTask(RelationTask):
 
     def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
         """The detector's loss plus the relations'."""
-        both = self._detection(head, cast(dict[str, Tensor], features), batch)
-        return both + super().loss(head, features, batch)
-
-
-def _to_match(
-    scaling: LocalScaling, values: dict[str, Tensor], batch: Batch
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Logits of names and boxes of tokens; boxes, names and presence of objects."""
-    asked = asked_for(batch["name_query"])
-    logits = masked(scaling.names(values["names"], values["tokens"]), asked)
-    wanted = _wanted(batch["names"], batch["name_query"]).to(logits)
-    present = (batch["names"] >= 0).to(logits)
-    return logits, values["boxes"], batch["boxes"], wanted, present
+        scaling, values = cast(LocalScaling, head), cast(dict[str, Tensor], features)
+        found = self._matched(scaling, values, batch)
+        detected = self._detection(found, batch)
+        return detected + self._relation(scaling, values, found.tokens, batch)
 
 
 def annotated(examples: Examples) -> Annotated:

@@ -99,9 +99,8 @@ class ImageTower(nn.Module):
         patches = self.patches(images).flatten(2).transpose(1, 2)
         first = self.class_token.expand(patches.shape[0], 1, -1)
         x = self.norm_before(torch.cat([first, patches], dim=1) + self.positions)
-        nothing = torch.zeros((), dtype=torch.bool, device=x.device)
         for block in self.blocks:
-            x = block(x, nothing)
+            x = block(x)
         tokens: Tensor = self.norm_after(x)
         return tokens
 

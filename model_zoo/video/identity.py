@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedemb.data import Examples
-from fedemb.identity import IdentityTask
+from fedemb.identity import IdentityTask, labels_of
 from fedemb.protocols import Batch
 from model_zoo.video.encoder import clip_pixels
 
@@ -19,5 +18,5 @@ class ClipIdentityTask(IdentityTask):
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
         """Pixels x / 128 - 1 of the field `clip`, and labels."""
         del seeds  # nothing here is random
-        labels = torch.from_numpy(examples.fields["label"].astype(np.int64))
+        labels = labels_of(examples)
         return {"image": clip_pixels(examples.fields["clip"]), "label": labels}

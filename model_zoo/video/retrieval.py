@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 from math import nan
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+GALLERY = 256
+"""Clips of different captions that are looked for among each other."""
 
 
 def paired_ranks(queries: Tensor, gallery: Tensor, block: int = 1024) -> Tensor:
@@ -38,6 +43,30 @@ def paired_ranks(queries: Tensor, gallery: Tensor, block: int = 1024) -> Tensor:
         right = scores[rows, rows + start]
         ranks.append((~(scores < right[:, None])).sum(1))
     return torch.cat(ranks)
+
+
+def first_of_each(captions: NDArray[np.str_], most: int = GALLERY) -> NDArray[np.int64]:
+    """Rows of the first `most` captions that differ, in order, int64 `[m]`.
+
+    Two clips of one caption would be right answers that count as wrong.
+
+    Example:
+        >>> first_of_each(np.array(["b", "b", "a", "c"]), 2).tolist()
+        [0, 2]
+    """
+    return np.sort(np.unique(captions, return_index=True)[1])[:most].astype(np.int64)
+
+
+def both_ways(texts: Tensor, videos: Tensor) -> dict[str, float]:
+    """`retrieval_metrics` of videos by their texts, and of texts by their videos.
+
+    Example:
+        >>> found = both_ways(torch.eye(4), torch.eye(4).roll(1, 0))
+        >>> found["text_to_video_median_rank"] == found["video_to_text_median_rank"]
+        True
+    """
+    found = retrieval_metrics(texts, videos, "text_to_video")
+    return found | retrieval_metrics(videos, texts, "video_to_text")
 
 
 def retrieval_metrics(

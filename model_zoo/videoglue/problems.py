@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedemb.data import Examples
 from fedemb.errors import UserError
+from fedemb.identity import labels_of
 from model_zoo.video.encoder import clip_pixels
 from model_zoo.videoglue.score import Group
 
@@ -75,7 +76,7 @@ def targets_of(problem: Problem, examples: Examples) -> Tensor:
     """Answers as a tensor: labels `[n]`, or zeros and ones of the problem's shape."""
     fields = examples.fields
     if problem.group in (Group.APPEARANCE, Group.MOTION):
-        return torch.from_numpy(fields["label"].astype(np.int64))
+        return labels_of(examples)
     name = {
         Group.MULTI_LABEL: "events",
         Group.SPATIO_TEMPORAL: "actions",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
-from model_zoo.text.transformer import Block
+from model_zoo.text.transformer import Block, through
 from model_zoo.video.tubes import TubeShape, TubeTokens, place_table, places
 
 
@@ -118,9 +118,4 @@ class ViT3D(nn.Module):
         if self.shape.class_token:
             first = places(x, 1)
             x = torch.cat([self.leading(first) + self.leading_place(first), x], dim=1)
-        blocked = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=x.device)
-        outputs = []
-        for block in self.blocks:
-            x = block(x, blocked)
-            outputs.append(x)
-        return outputs
+        return through(self.blocks, x)

@@ -8,15 +8,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedemb.data import Examples
+from fedemb.devices import device_of
 from fedemb.heads import unit_rows
+from fedemb.identity import labels_of
 from fedemb.metrics import identity_metrics
-from model_zoo.video.retrieval import retrieval_metrics
+from model_zoo.video.retrieval import both_ways, first_of_each
 from model_zoo.videoprism.network import VideoText
 
 if TYPE_CHECKING:
     from model_zoo.videoprism.tasks import VideoPrismTask
 
-_GALLERY = 256  # clips with different captions that texts are matched with
 _BLOCK = 128
 
 
@@ -29,17 +30,14 @@ def evaluate(
     classification compares clips with the names of the classes that occur.
     """
     fields = examples.fields
-    labels = torch.from_numpy(fields["label"].astype(np.int64))
+    labels = labels_of(examples)
     tokens, embeddings = _seen(task, model, examples)
     metrics = identity_metrics(embeddings, labels)
     if "caption" in fields:
         captions = fields["caption"].astype(str)
-        different = np.unique(captions, return_index=True)[1]
-        rows = np.sort(different)[:_GALLERY].astype(np.int64)
+        rows = first_of_each(captions)
         texts = _read(task, model, captions[rows])
-        videos = embeddings[torch.from_numpy(rows)]
-        metrics |= retrieval_metrics(texts, videos, "text_to_video")
-        metrics |= retrieval_metrics(videos, texts, "video_to_text")
+        metrics |= both_ways(texts, embeddings[torch.from_numpy(rows)])
     if task.class_names:
         metrics["zero_shot_accuracy"] = zero_shot(task, model, embeddings, labels)
     target = fields["action"][:, 0] if "action" in fields else fields["label"]
@@ -86,7 +84,7 @@ def _seen(
     task: "VideoPrismTask", model: VideoText, examples: Examples
 ) -> tuple[Tensor, Tensor]:
     """Mean tokens of each frame `[n, T * D]`, and unit-length embeddings `[n, D]`."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     means, pooled = [], []
     with torch.inference_mode():
         for start in range(0, len(examples), _BLOCK):
@@ -100,6 +98,6 @@ def _seen(
 
 
 def _read(task: "VideoPrismTask", model: VideoText, texts: NDArray[np.str_]) -> Tensor:
-    device = next(model.parameters()).device
+    device = device_of(model)
     with torch.inference_mode():
         return model.read(task.ids(texts).to(device)).float().cpu()

@@ -16,7 +16,9 @@ class CrossAttention(nn.Module):
         self.memory = nn.Linear(width, 2 * width)
         self.outward = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, memory: Tensor, blocked: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor, blocked: Tensor | None = None
+    ) -> Tensor:
         """Queries `[B, L, D]` read a memory `[B, M, D]`.
 
         `blocked` broadcasts to `[B, heads, L, M]` and is true where nothing is read.
@@ -49,7 +51,7 @@ class ReadingBlock(nn.Module):
         self,
         x: Tensor,
         memory: Tensor,
-        blocked: Tensor,
+        blocked: Tensor | None = None,
         later: Tensor | None = None,
     ) -> Tensor:
         """Tokens `[B, L, D]` that have read `[B, M, D]`.
@@ -57,7 +59,7 @@ class ReadingBlock(nn.Module):
         Args:
             x: tokens.
             memory: what they read.
-            blocked: true where it is padding, `[B, 1, 1, M]`.
+            blocked: true where it is padding, `[B, 1, 1, M]`; None is nowhere.
             later: true where a token must not see another, `[L, L]`.
         """
         if later is not None:

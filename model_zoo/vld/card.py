@@ -67,6 +67,10 @@ class DistillationStages:
         from model_zoo.vld.tasks import CaptionTask, DistillationTask, InstructionTask
         from model_zoo.vld.visual import VitShape
 
+        options.refuse(
+            *("temperature", "always_normalize"),
+            because="its contrast has a temperature of its own; see model.changes.task",
+        )
         more = dict(self.sizes)
         if options.embedding_dim:
             more["shared"] = options.embedding_dim

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
-from fedemb.identity import embed_all
+from fedemb.devices import device_of
+from fedemb.identity import embed_all, labels_of
 from fedemb.metrics import identity_metrics
 from model_zoo.text.tokenizer import decode, shipped
 from model_zoo.video.encoder import clip_pixels
-from model_zoo.video.retrieval import retrieval_metrics
+from model_zoo.video.retrieval import both_ways, first_of_each
 from model_zoo.vld.instructions import PROMPT, SHORT, TEMPORAL, instructions
 from model_zoo.vld.language import token_losses
 from model_zoo.vld.metrics import choice_accuracy, cider
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from model_zoo.vld.tasks import VideoLanguageTask
 
 OPTIONS = 5
-_GALLERY = 256  # clips with different captions that texts are matched with
 _CAPTIONED = 128  # clips that are captioned and asked about
 _BLOCK = 64
 
@@ -37,21 +37,18 @@ def evaluate(
     have identity metrics alone.
     """
     fields = examples.fields
-    labels = torch.from_numpy(fields["label"].astype(np.int64))
+    labels = labels_of(examples)
     embeddings = embed_all(task, backbone, examples)
     metrics = identity_metrics(embeddings, labels)
     if "caption" not in fields:
         return metrics
     captions = fields["caption"].astype(str)
-    rows = np.sort(np.unique(captions, return_index=True)[1])[:_GALLERY]
+    rows = first_of_each(captions)
     model = cast(VideoLanguage, backbone)
-    device = embeddings.device
     with torch.inference_mode():
-        at = next(backbone.parameters()).device
-        texts = model.read(task.ids(captions[rows]).to(at)).float().to(device)
-    videos = embeddings[torch.from_numpy(rows)]
-    metrics |= retrieval_metrics(texts, videos, "text_to_video")
-    metrics |= retrieval_metrics(videos, texts, "video_to_text")
+        ids = task.ids(captions[rows]).to(device_of(backbone))
+        texts = model.read(ids).float().cpu()
+    metrics |= both_ways(texts, embeddings[torch.from_numpy(rows)])
     some = rows[:_CAPTIONED]
     clips = fields["clip"][some]
     told = captions[some].tolist()
@@ -69,7 +66,7 @@ def caption_clips(
     task: "VideoLanguageTask", captioner: Captioner, clips: NDArray[np.generic]
 ) -> list[str]:
     """Captions of clips `[n, T, H, W, 3]`, the best of a beam search."""
-    at = next(captioner.parameters()).device
+    at = device_of(captioner)
     written = []
     for start in range(0, len(clips), _BLOCK):
         part = clip_pixels(clips[start : start + _BLOCK]).to(at)
@@ -123,7 +120,7 @@ def likelihoods(
     said: list[str],
 ) -> tuple[Tensor, Tensor]:
     """Log-likelihood of each text, and in how many ids it is written, both `[n]`."""
-    at = next(captioner.parameters()).device
+    at = device_of(captioner)
     sums, counts = [], []
     with torch.inference_mode():
         for start in range(0, len(clips), _BLOCK):

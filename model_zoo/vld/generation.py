@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fedemb.errors import UserError
+from fedemb.heads import NEVER
 from model_zoo.text.tokenizer import BOS, EOS, PAD
 from model_zoo.vld.language import LanguageModel, only_text
 
 Memory = tuple[Tensor, Tensor]
-_NEVER = -1e9  # a log-likelihood that cannot win; sums of a few stay finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +109,14 @@ def beam_search(
     wide = (read.repeat_interleave(beams, 0), blocked.repeat_interleave(beams, 0))
     ids = torch.full((rows, beams, 1), BOS, dtype=torch.int64, device=read.device)
     first = torch.arange(beams, device=read.device) == 0
-    scores = torch.where(first, 0.0, _NEVER).to(read.dtype).expand(rows, beams)
+    scores = torch.where(first, 0.0, NEVER).to(read.dtype).expand(rows, beams)
     for _ in range((length or model.shape.length) - 1):
         logits = only_text(model.decode(wide, ids.flatten(0, 1))[:, -1])
         chances = torch.unflatten(logits.log_softmax(-1), 0, (rows, beams))
         ended = (ids[..., -1] == EOS) | (ids[..., -1] == PAD)
         rest = torch.arange(chances.shape[-1], device=read.device) == PAD
         chances = torch.where(
-            ended[..., None], torch.where(rest, 0.0, _NEVER), chances.clamp(min=_NEVER)
+            ended[..., None], torch.where(rest, 0.0, NEVER), chances.clamp(min=NEVER)
         )
         total = (scores[..., None] + chances).flatten(1)
         scores, place = total.topk(beams, dim=1)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from model_zoo.text.transformer import Block
+from model_zoo.text.transformer import Block, through
 from model_zoo.vld.visual import FrameEncoder, FramePlaces, VitShape, frames_of
 
 
@@ -33,11 +33,9 @@ class VideoTower(nn.Module):
         outputs = self.vit.outputs(frames_of(clips))
         grids = [torch.unflatten(x, 0, (batch, -1)) for x in outputs]  # [B, T, N, D]
         x = self.frames(torch.unflatten(self.vit.norm(outputs[-1]), 0, (batch, -1)))
-        blocked = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=x.device)
         tracks = x.transpose(1, 2).flatten(0, 1)  # [B * N, T, D]
-        for block in self.temporal:
-            tracks = block(tracks, blocked)
-            grids.append(torch.unflatten(tracks, 0, (batch, -1)).transpose(1, 2))
+        for seen in through(self.temporal, tracks):
+            grids.append(torch.unflatten(seen, 0, (batch, -1)).transpose(1, 2))
         grids[-1] = self.norm(grids[-1])
         return [torch.unflatten(x, 2, self.vit.grid) for x in grids[-last:]]
 

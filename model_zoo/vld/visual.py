@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
-from model_zoo.text.transformer import Block, waves
+from model_zoo.text.transformer import Block, through, waves
 from model_zoo.video.tubes import TubeShape, TubeTokens, place_table, places
 from model_zoo.vld.attention import ReadingBlock
 
@@ -68,13 +68,7 @@ class FrameEncoder(nn.Module):
 
     def outputs(self, frames: Tensor) -> list[Tensor]:
         """What every block makes of the frames, earliest first."""
-        x: Tensor = self.patches(frames[:, :, None])
-        blocked = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=x.device)
-        outputs = []
-        for block in self.blocks:
-            x = block(x, blocked)
-            outputs.append(x)
-        return outputs
+        return through(self.blocks, self.patches(frames[:, :, None]))
 
 
 def frames_of(clips: Tensor) -> Tensor:
@@ -136,7 +130,6 @@ class Visual(nn.Module):
         """Placed tokens `[B, T, N, D]` to `[B, Q, W]`."""
         memory = tokens.flatten(1, 2)
         count = self.queries.num_embeddings
-        blocked = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=tokens.device)
-        read = self.resampler(self.queries(places(memory, count)), memory, blocked)
+        read = self.resampler(self.queries(places(memory, count)), memory)
         out: Tensor = self.project(self.norm(read))
         return out

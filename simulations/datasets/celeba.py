@@ -4,6 +4,8 @@ The identities of TFF's `split_by_clients_test` are held out: 8,408 users train,
 for evaluation (Liu et al. 2015, arXiv:1411.7766; Caldas et al. 2018, arXiv:1812.01097).
 """
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,12 +16,28 @@ from simulations.datasets.arrays import resized
 from simulations.datasets.client_databases import tff_rows, unpacked
 from simulations.datasets.grouping import by_user
 from simulations.datasets.listing import digest, refuse_too_large
+from simulations.datasets.prepared_files import prepared_root
 from simulations.datasets.registry import LoadOptions
 
 DEFAULT_SIDE = 48
 _FILES = ("celeba.sqlite", "celeba.sqlite.lzma")
 _SPLITS = ("split_by_clients_train", "split_by_clients_test")
 _PUBLISHED = (84, 84, 3)
+
+
+READER = 1
+
+
+def sources(options: LoadOptions) -> list[Path]:
+    """The database, packed or not.
+
+    Raises:
+        NotAvailable: it is not there.
+    """
+    folder = official.find_folder(options, "celeba", _FILES)
+    if folder is None:
+        raise official.not_found(options)
+    return [folder / name for name in _FILES if (folder / name).is_file()][:1]
 
 
 def load(options: LoadOptions) -> InMemoryDataset:
@@ -29,15 +47,11 @@ def load(options: LoadOptions) -> InMemoryDataset:
         NotAvailable: no official file.
         UserError: the file is damaged, or the images too many for memory.
     """
-    folder = official.find_folder(options, "celeba", _FILES)
-    if folder is None:
-        raise official.not_found(options)
-    database = next(folder / name for name in _FILES if (folder / name).is_file())
     side = options.image_size or DEFAULT_SIDE
     images: list[NDArray[np.uint8]] = []
     users: list[str] = []
     held_out: list[bool] = []
-    path = unpacked(database, options.root / "prepared")
+    path = unpacked(sources(options)[0], prepared_root(options))
     for split, client, features in tff_rows(path, _SPLITS):
         pixels = np.asarray(features.get("image", ()))
         if pixels.size != 84 * 84 * 3:

@@ -28,6 +28,22 @@ class Window:
     poses: NDArray[np.float64]
 
 
+READER = 1
+
+
+def sources(options: LoadOptions) -> list[Path]:
+    """Every skeleton, followed by its motions.
+
+    Raises:
+        NotAvailable: there are none.
+    """
+    skeletons = sorted((options.root / "cmu_mocap").rglob("*.asf"))
+    files = [file for path in skeletons for file in (path, *_motions(path))]
+    if not files:
+        raise official.not_found(options)
+    return files
+
+
 def load(options: LoadOptions) -> InMemoryDataset:
     """Windows of 16 frames; fields as of `poses`, a class is one recorded motion.
 
@@ -38,7 +54,7 @@ def load(options: LoadOptions) -> InMemoryDataset:
         NotAvailable: no such files.
         UserError: a file is damaged.
     """
-    skeletons = sorted((options.root / "cmu_mocap").rglob("*.asf"))
+    skeletons = [path for path in sources(options) if path.suffix == ".asf"]
     windows = [window for path in skeletons for window in read_windows(path)]
     if not windows:
         raise official.not_found(options)
@@ -76,10 +92,14 @@ def read_windows(path: Path) -> list[Window]:
     """Non-overlapping windows of all motions of the subject of an ASF file."""
     skeleton = read_asf(path)
     windows = []
-    for motion in sorted(path.parent.glob(f"{path.stem}_*.amc")):
+    for motion in _motions(path):
         poses = skeleton.pose(read_amc(motion))[::STEP]
         windows += [
             Window(path.stem, motion.stem, poses[start : start + FRAMES])
             for start in starts(len(poses), FRAMES)
         ]
     return windows
+
+
+def _motions(skeleton: Path) -> list[Path]:
+    return sorted(skeleton.parent.glob(f"{skeleton.stem}_*.amc"))

@@ -21,6 +21,7 @@ from simulations.datasets.arrays import resized
 from simulations.datasets.client_databases import fedjax_rows, tff_rows, unpacked
 from simulations.datasets.grouping import by_user
 from simulations.datasets.listing import digest
+from simulations.datasets.prepared_files import prepared_root
 from simulations.datasets.registry import LoadOptions
 
 TRAIN_CLASSES = 36
@@ -30,6 +31,26 @@ _FEDJAX = ("federated_emnist_train.sqlite", "federated_emnist_test.sqlite")
 Chunk = tuple[str, NDArray[np.floating], NDArray[np.integer]]
 
 
+READER = 1
+
+
+def sources(options: LoadOptions) -> list[Path]:
+    """TFF's database, else FedJAX's two, else all JSON files of LEAF.
+
+    Raises:
+        NotAvailable: there is none of them.
+    """
+    folder = official.find_folder(options, "emnist", (*_TFF, *_FEDJAX))
+    if folder is None:
+        files = sorted((options.root / "emnist").rglob("*.json"))
+        if not files:
+            raise official.not_found(options)
+        return files
+    databases = [folder / name for name in _TFF if (folder / name).is_file()]
+    files = [folder / name for name in _FEDJAX if (folder / name).is_file()]
+    return databases[:1] or files
+
+
 def load(options: LoadOptions) -> InMemoryDataset:
     """All writers' characters in memory, uint8 `[n, 28, 28, 1]`.
 
@@ -37,18 +58,12 @@ def load(options: LoadOptions) -> InMemoryDataset:
         NotAvailable: no official files.
         UserError: a file is damaged.
     """
-    folder = official.find_folder(options, "emnist", (*_TFF, *_FEDJAX))
-    if folder is None:
-        files = sorted((options.root / "emnist").rglob("*.json"))
-        if not files:
-            raise official.not_found(options)
-        return _dataset(_from_leaf(files), options)
-    databases = [folder / name for name in _TFF if (folder / name).is_file()]
-    if databases:
-        database = unpacked(databases[0], options.root / "prepared")
+    files = sources(options)
+    if files[0].name in _TFF:
+        database = unpacked(files[0], prepared_root(options))
         return _dataset(_from_tff(database), options)
-    files = [folder / name for name in _FEDJAX if (folder / name).is_file()]
-    return _dataset(_from_fedjax(files), options)
+    read = _from_fedjax if files[0].name in _FEDJAX else _from_leaf
+    return _dataset(read(files), options)
 
 
 def writer(client: str) -> str:

@@ -23,9 +23,22 @@ from simulations.datasets.rows import clean_names, split_rows, users_of
 BYTES_LIMIT = 8 << 30
 """Uncompressed bytes an archive may claim; more is refused unread."""
 
-
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
 """An archive that unpacks to more than this, this many times its size, is a bomb."""
+
+
+READER = 1
+
+
+def sources(options: LoadOptions) -> list[Path]:
+    """The archive.
+
+    Raises:
+        NotAvailable: no such file.
+    """
+    path = Path(options.path)
+    _require_file(path)
+    return [path]
 
 
 def load(options: LoadOptions) -> InMemoryDataset:
@@ -158,8 +171,7 @@ def members_of(path: Path) -> list[str]:
         NotAvailable: no such file.
         UserError: not an npz file, or larger than `BYTES_LIMIT`.
     """
-    if not path.is_file():
-        raise NotAvailable(f"{path} is no file; give the path of one .npz file.")
+    _require_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             claimed = sum(item.file_size for item in archive.infolist())
@@ -178,3 +190,8 @@ def members_of(path: Path) -> list[str]:
             f"{BYTES_LIMIT >> 30} GiB; store smaller images or several files."
         )
     return members
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise NotAvailable(f"{path} is no file; give the path of one .npz file.")

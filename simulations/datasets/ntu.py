@@ -21,6 +21,24 @@ from simulations.datasets.ntu_motions import (
 from simulations.datasets.pose_windows import FRAMES, used_windows
 from simulations.datasets.registry import LoadOptions
 
+READER = 1
+
+
+def sources(options: LoadOptions) -> list[Path]:
+    """All `.skeleton` files below PATH, in the order of their names.
+
+    Raises:
+        NotAvailable: there are none.
+    """
+    found = Path(options.path).rglob("*.skeleton")
+    paths = sorted(found, key=lambda path: (path.name, path))
+    if not paths:
+        raise NotAvailable(
+            f"{options.path} has no .skeleton files; unpack the skeletons of NTU RGB+D "
+            "there."
+        )
+    return paths
+
 
 def load(options: LoadOptions) -> InMemoryDataset:
     """`ntu:PATH` or `ntu-3d:PATH`: `.skeleton` files anywhere below PATH.
@@ -38,12 +56,7 @@ def load(options: LoadOptions) -> InMemoryDataset:
         UserError: damaged files that may not be skipped, one camera alone, too few
             actions, or nothing that all cameras saw.
     """
-    root = Path(options.path)
-    paths = sorted(root.rglob("*.skeleton"), key=lambda path: (path.name, path))
-    if not paths:
-        raise NotAvailable(
-            f"{root} has no .skeleton files; unpack the skeletons of NTU RGB+D there."
-        )
+    paths = sources(options)
     bad = BadRows(len(paths))
     length = options.frames or FRAMES
     files = sort_files(paths, bad)

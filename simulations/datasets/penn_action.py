@@ -31,6 +31,22 @@ _ONE_CAMERA = (
 )
 
 
+READER = 1
+
+
+def sources(options: LoadOptions) -> list[Path]:
+    """The label files, in the order of their names.
+
+    Raises:
+        NotAvailable: there are none.
+    """
+    root = Path(options.path)
+    paths = sorted((root / "labels").glob("*.mat")) or sorted(root.glob("*.mat"))
+    if not paths:
+        raise NotAvailable(f"{root} has no labels/*.mat of Penn Action.")
+    return paths
+
+
 def load(options: LoadOptions) -> InMemoryDataset:
     """`penn-action:PATH`: `PATH/labels/*.mat`, or `PATH/*.mat`; no pictures are needed.
 
@@ -44,12 +60,8 @@ def load(options: LoadOptions) -> InMemoryDataset:
         UserError: damaged files that may not be skipped, videos that are too short, or
             no partition in `user_column`.
     """
-    root = Path(options.path)
-    paths = sorted((root / "labels").glob("*.mat")) or sorted(root.glob("*.mat"))
-    if not paths:
-        raise NotAvailable(f"{root} has no labels/*.mat of Penn Action.")
     length = options.frames or FRAMES
-    read, provenance = _read(paths, options)
+    read, provenance = _read(sources(options), options)
     cut = [whole_windows(video.keypoints[::STEP], length) for video in read]
     videos = [video for video, found in zip(read, cut, strict=True) if found]
     windows = [found for found in cut if found]
@@ -57,8 +69,8 @@ def load(options: LoadOptions) -> InMemoryDataset:
     trained = np.flatnonzero(~held_out)
     if not 0 < len(trained) < len(videos):
         raise NotAvailable(
-            f"{root} needs training and test videos (the field train) of at least "
-            f"{length * STEP} frames; it has {len(trained)} and "
+            f"{options.path} needs training and test videos (the field train) of at "
+            f"least {length * STEP} frames; it has {len(trained)} and "
             f"{len(videos) - len(trained)}."
         )
     wanted = options.user_column or f"iid:{max(1, len(trained) // _VIDEOS_PER_USER)}"

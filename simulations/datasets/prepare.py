@@ -9,12 +9,11 @@ import fcntl
 import hashlib
 import importlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedemb.data import InMemoryDataset, Provenance
+from fedemb.data import InMemoryDataset
 from fedemb.errors import UserError
 from simulations.datasets import images
 from simulations.datasets.bad_rows import BadRows
@@ -41,12 +40,12 @@ from simulations.datasets.prepared import (
     columns_of,
     digest_of_index,
     prepared_folder,
-    stamp_of,
 )
+from simulations.datasets.prepared_files import record_of, stamp_of, written_whole
 from simulations.datasets.registry import describe, options_for
 
 ROWS_PER_SHARD = 4096
-_PART = re.compile(r"\.(\d{5}\.npy|\w+\.json|index)\.\d+(\.npz)?")
+_PART = re.compile(r"\.(\d{5}\.npy|\w+\.json|index\.npz)\.\d+")
 Progress = Callable[[int, int], None]
 
 
@@ -162,7 +161,7 @@ def module_with_listing(name: str) -> ModuleType:
     if not hasattr(module, "listing"):
         raise UserError(
             f"{name} is not a set of image files and needs no preparation; use it as "
-            "it is."
+            "it is. What takes long to read is kept by the first run that reads it."
         )
     return module
 
@@ -213,7 +212,8 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
     """Write the plan, or check that the folder is of the same plan."""
     path = folder / "plan.json"
     if not path.exists():
-        _write(path, json.dumps(plan, indent=1).encode())
+        with written_whole(path) as stream:
+            stream.write(json.dumps(plan, indent=1).encode())
         return
     try:
         same = json.loads(path.read_text()) == plan
@@ -275,13 +275,10 @@ def _write_shard(
         else:
             pixels[position] = image
     record = {"file": path.name, "checksum": digest(pixels), "bad": bad}
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("wb") as stream:
+    with written_whole(path) as stream:
         np.save(stream, pixels)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
-    _write(path.with_suffix(".json"), json.dumps(record).encode())
+    with written_whole(path.with_suffix(".json")) as stream:
+        stream.write(json.dumps(record).encode())
     return record
 
 
@@ -307,7 +304,6 @@ def _write_index(
         provenance=replace(provenance, checksum=checksum.hexdigest()[:16]),
     )
     data = _grouped(kept, place[good])
-    index = folder / f".index.{os.getpid()}.npz"
     arrays: dict[str, Any] = {
         "rows": data.examples.fields["row"],
         "labels": data.examples.fields["label"],
@@ -316,8 +312,8 @@ def _write_index(
         "held_out_labels": data.evaluation.fields["label"],
         "user_ids": np.array(data.user_ids),
     }
-    np.savez(index, **arrays)
-    index.replace(folder / "index.npz")
+    with written_whole(folder / "index.npz") as stream:
+        np.savez(stream, **arrays)
     manifest = {
         **facts,
         "version": VERSION,
@@ -326,24 +322,11 @@ def _write_index(
         "num_users": data.num_users,
         "num_classes": data.num_classes,
         "class_names": list(data.class_names),
-        "provenance": _record(data.provenance),
+        "provenance": record_of(data.provenance),
         "tables": {str(t.resolve()): stamp_of(t) for t in listing.tables},
         "shards": [{"file": s["file"], "checksum": s["checksum"]} for s in shards],
         "bad": bad.listed(listing.names),
     }
-    _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    with written_whole(folder / "manifest.json") as stream:
+        stream.write(json.dumps(manifest, indent=1).encode())
     return bad.listed(listing.names)
-
-
-def _record(provenance: Provenance) -> dict[str, Any]:
-    return {**asdict(provenance), "source": provenance.source.value}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a whole file or none."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)

@@ -6,9 +6,7 @@ written last, `manifest.json`. Rows lie grouped by user, so drawing a user touch
 place of one file, and memory is whatever the operating system keeps of it.
 """
 
-import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedemb.data import Examples, Provenance, Source
+from fedemb.data import Examples, Provenance
 from fedemb.errors import UserError
 from simulations.datasets.listing import digest
-from simulations.datasets.registry import LoadOptions, describe
+from simulations.datasets.prepared_files import (
+    prepared_root,
+    provenance_of,
+    slug_of,
+    stamp_of,
+)
+from simulations.datasets.registry import LoadOptions
 
 VERSION = 1
 
@@ -69,15 +73,7 @@ class PreparedDataset:
     @cached_property
     def provenance(self) -> Provenance:
         """The source record of the files that were prepared."""
-        record = self.manifest["provenance"]
-        return Provenance(
-            name=record["name"],
-            source=Source(record["source"]),
-            licence=record["licence"],
-            checksum=record["checksum"],
-            description=record["description"],
-            notices=tuple(record["notices"]),
-        )
+        return provenance_of(self.manifest["provenance"])
 
     @property
     def num_users(self) -> int:
@@ -207,23 +203,12 @@ def open_prepared(options: LoadOptions) -> PreparedDataset | None:
 
 def prepared_folder(options: LoadOptions) -> Path:
     """Where a data set's shards lie below the data root, whether there or not."""
-    kind = describe(options.name).name.removesuffix(":PATH")
-    slug = kind
-    if options.path:
-        full = Path(options.path).resolve()
-        tail = re.sub(r"[^A-Za-z0-9_-]+", "-", full.name)[:40]
-        slug += f"-{tail}-{hashlib.sha256(os.fsencode(full)).hexdigest()[:8]}"
-    elif options.user_column:
+    slug = slug_of(options)
+    if options.user_column and not options.path:
         slug += f"-{re.sub('[^A-Za-z0-9_-]+', '-', options.user_column)}"
-    return options.root / "prepared" / f"{slug}-{options.image_size or 'own'}"
+    return prepared_root(options) / f"{slug}-{options.image_size or 'own'}"
 
 
 def columns_of(options: LoadOptions) -> list[str | None]:
     """The columns that a caller named."""
     return [options.user_column, options.label_column, options.image_column]
-
-
-def stamp_of(path: Path) -> list[int]:
-    """Size and time of change of a file, to notice that it is another one."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]

@@ -26,6 +26,32 @@ _TYPES: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 12: np.dtype(">i4")}
 _DIGIT, _WRITER = 0, 2
 
 
+READER = 1
+
+
+def sources(options: LoadOptions) -> list[Path]:
+    """Labels and images of the parts of which both are there, in turn.
+
+    Raises:
+        NotAvailable: no labels.
+        UserError: labels without images.
+    """
+    names = [f"qmnist-{part}-labels-idx2-int" for part in _PARTS]
+    files = [f"{name}{suffix}" for name in names for suffix in ("", ".gz")]
+    folder = official.find_folder(options, "qmnist", files)
+    if folder is None:
+        raise official.not_found(options)
+    found: list[Path] = []
+    for part in _PARTS:
+        table = _either(folder / f"qmnist-{part}-labels-idx2-int")
+        pixels = _either(folder / f"qmnist-{part}-images-idx3-ubyte")
+        if table.is_file() and pixels.is_file():
+            found += [table, pixels]
+    if not found:
+        raise UserError(f"{folder}: the labels are there but no images idx3-ubyte.")
+    return found
+
+
 def load(options: LoadOptions) -> InMemoryDataset:
     """All digits in memory, uint8 `[n, 28, 28, 1]`, bright ink on black.
 
@@ -33,25 +59,16 @@ def load(options: LoadOptions) -> InMemoryDataset:
         NotAvailable: no official files.
         UserError: a file is damaged.
     """
-    names = [f"qmnist-{part}-labels-idx2-int" for part in _PARTS]
-    files = [f"{name}{suffix}" for name in names for suffix in ("", ".gz")]
-    folder = official.find_folder(options, "qmnist", files)
-    if folder is None:
-        raise official.not_found(options)
+    files = sources(options)
     images, labels = [], []
-    for part in _PARTS:
-        table = _either(folder / f"qmnist-{part}-labels-idx2-int")
-        pixels = _either(folder / f"qmnist-{part}-images-idx3-ubyte")
-        if table.is_file() and pixels.is_file():
-            labels.append(read_idx(table))
-            images.append(read_idx(pixels))
-            if labels[-1].ndim != 2 or len(labels[-1]) != len(images[-1]):
-                raise UserError(
-                    f"{table}: shape {labels[-1].shape} does not go with images of "
-                    f"shape {images[-1].shape}."
-                )
-    if not images:
-        raise UserError(f"{folder}: the labels are there but no images idx3-ubyte.")
+    for table, pixels in zip(files[::2], files[1::2], strict=True):
+        labels.append(read_idx(table))
+        images.append(read_idx(pixels))
+        if labels[-1].ndim != 2 or len(labels[-1]) != len(images[-1]):
+            raise UserError(
+                f"{table}: shape {labels[-1].shape} does not go with images of "
+                f"shape {images[-1].shape}."
+            )
     image = np.concatenate(images).astype(np.uint8)[..., None]
     rows = np.concatenate(labels)
     digits = rows[:, _DIGIT].tolist()

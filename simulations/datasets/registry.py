@@ -13,6 +13,9 @@ from fedemb.data import UserDataset
 from fedemb.errors import UserError
 from simulations.datasets.catalogue import DatasetCard, cards
 
+MOST_FRAMES = 300
+"""Of a clip or motion: as many as the longest recordings of NTU RGB+D have."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
@@ -31,6 +34,8 @@ class LoadOptions:
         user_column: name of a table's column of users.
         label_column: name of a table's column of labels.
         image_column: name of a table's column of images.
+        keep: open what an earlier run kept of the same files, and keep what takes long
+            to read; see `simulations.datasets.kept`.
     """
 
     name: str
@@ -45,12 +50,13 @@ class LoadOptions:
     user_column: str | None = None
     label_column: str | None = None
     image_column: str | None = None
+    keep: bool = True
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not 8 <= self.image_size <= 1024:
             raise UserError(f"image_size={self.image_size} must be 8 to 1024 pixels.")
-        if self.frames is not None and not 1 <= self.frames <= 256:
-            raise UserError(f"frames={self.frames} must be 1 to 256.")
+        if self.frames is not None and not 1 <= self.frames <= MOST_FRAMES:
+            raise UserError(f"frames={self.frames} must be 1 to {MOST_FRAMES}.")
         if self.users is not None and self.users < 1:
             raise UserError(f"users={self.users} must be at least 1.")
         if not 0 <= self.seed < 2**63:
@@ -107,6 +113,7 @@ def load(
     label_column: str | None = None,
     image_column: str | None = None,
     amplify: int | None = None,
+    keep: bool = True,
 ) -> UserDataset:
     """Open a data set by name.
 
@@ -123,6 +130,7 @@ def load(
         label_column: column of labels in a table.
         image_column: column of images in a table.
         amplify: make this many users from the data set's by per-user styles.
+        keep: whether what takes long to read is kept below `root` for later runs.
 
     Returns:
         A data set whose calls cost O(users asked for).
@@ -147,6 +155,7 @@ def load(
         user_column=user_column,
         label_column=label_column,
         image_column=image_column,
+        keep=keep,
     )
     data = _open(options)
     if amplify is not None:
@@ -176,14 +185,18 @@ def options_for(name: str, *, root: Path | None, **given: Any) -> LoadOptions:
 
 
 def _open(options: LoadOptions) -> UserDataset:
-    """The prepared shards if there are any, else the loader's own way."""
+    """The prepared shards if there are any, what was kept, or what is read now."""
     from simulations.datasets.prepared import open_prepared
 
     prepared = open_prepared(options)
     if prepared is not None:
         return prepared
     card = describe(options.name)
-    module = importlib.import_module(f"simulations.datasets.{card.module}")
+    module: Any = importlib.import_module(f"simulations.datasets.{card.module}")
+    if options.keep and hasattr(module, "READER"):
+        from simulations.datasets.kept import load_kept
+
+        return load_kept(module, options)
     return cast(UserDataset, module.load(options))
 
 

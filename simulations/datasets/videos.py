@@ -24,6 +24,14 @@ SIDE, FRAMES = 32, 8
 """Of clips, unless a caller says otherwise."""
 
 
+READER = 1
+
+
+def sources(options: LoadOptions) -> list[Path]:
+    """All files below PATH, whichever of them are clips or frames of some."""
+    return sorted(path for path in Path(options.path).rglob("*") if path.is_file())
+
+
 def load(options: LoadOptions) -> InMemoryDataset:
     """Every clip, decoded and checked before training starts.
 

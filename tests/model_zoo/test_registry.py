@@ -66,12 +66,48 @@ def test_options_out_of_range_are_refused(wrong):
         registry.TaskOptions(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("const_cl", ("embedding_dim", "temperature", "always_normalize")),
+        ("cv_mim", ("head", "label_space", "temperature", "always_normalize")),
+        ("deeplab2", ("head", "temperature", "always_normalize")),
+        ("g_vilm", ("temperature", "always_normalize")),
+        ("imagen3", ("embedding_dim", "always_normalize")),
+        ("univrd", ("head", "label_space", "temperature", "always_normalize")),
+        ("video_language_distillation", ("temperature", "always_normalize")),
+        ("videoprism", ("head", "label_space", "temperature", "always_normalize")),
+    ],
+)
+def test_options_that_a_system_has_no_use_for_are_refused_not_ignored(name, without):
+    values = {
+        **{"head": "linear", "label_space": "client", "embedding_dim": 8},
+        **{"temperature": 0.5, "always_normalize": True},
+    }
+    system = registry.get(name)
+    data = system.configuration().data
+    for option in without:
+        asked = registry.TaskOptions(**{option: values[option]})
+        with pytest.raises(UserError, match=f"{option}={values[option]!r} does not"):
+            system.build(data=data, options=asked)
+
+
 @pytest.mark.parametrize("name", ["const_cl", "g_vilm", "videoglue", "videoprism"])
 def test_pictures_are_refused_where_clips_are_needed(name):
     for shape in ((32, 32, 3), (8, 32, 32, 1)):
         facts = registry.DataFacts(example_shape=shape, num_classes=3)
         with pytest.raises(UserError, match="such as clips-plain or videos:PATH"):
             registry.get(name).build(data=facts)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("lenet", "openclipart"), ("deeplab2", "scenes"), ("univrd", "relation-scenes")],
+)
+def test_clips_are_refused_where_pictures_are_needed(name, data):
+    facts = registry.DataFacts(example_shape=(8, 32, 32, 3), num_classes=3)
+    with pytest.raises(UserError, match=f"trained on pictures.*such as {data}"):
+        registry.get(name).build(data=facts)
 
 
 @pytest.mark.parametrize("name", registry.names())

@@ -13,7 +13,7 @@ from model_zoo.univrd.geometry import centred, corners, grid_bias, overlaps
 from model_zoo.univrd.heads import BoxHead, ClassPredictor, PredictorMLP
 from model_zoo.univrd.losses import box_cost, focal_sigmoid, focal_softmax
 from model_zoo.univrd.matching import match
-from model_zoo.univrd.objectives import detection_loss, merged_pairs
+from model_zoo.univrd.objectives import detection_loss, matched, merged_pairs
 
 
 def cheapest(costs):
@@ -154,8 +154,9 @@ def test_an_unlabelled_true_object_costs_nothing_if_its_class_is_not_asked_for()
     boxes = torch.rand(1, 2, 4)
     nothing = torch.zeros(1, 1, 2)
     rest = (boxes[:, :1], nothing, torch.zeros(1, 1))
-    asked = detection_loss(logits, boxes, *rest, torch.ones(1, 2))
-    unasked = detection_loss(logits, boxes, *rest, torch.tensor([[0.0, 0.0]]))
+    found = matched(logits, boxes, *rest)
+    asked = detection_loss(found, torch.ones(1, 2))
+    unasked = detection_loss(found, torch.tensor([[0.0, 0.0]]))
     assert float(asked) > 1
     assert float(unasked) == 0
 

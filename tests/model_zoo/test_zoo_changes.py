@@ -17,8 +17,9 @@ from model_zoo.changes import with_changes
 from model_zoo.deeplab2.fitting import FitSpec, fit_head
 from model_zoo.imagen3.generate import generate
 from model_zoo.system import TaskOptions
-from model_zoo.univrd import evaluation
+from model_zoo.univrd import evaluation, objectives
 from model_zoo.univrd.inference import best_triplets
+from model_zoo.univrd.matching import match
 from simulations.assembly import assemble, configuration_from_toml, facts
 from simulations.config import parse_setting, resolve
 from simulations.datasets.registry import load
@@ -225,6 +226,35 @@ def test_one_stage_training_has_both_losses_and_trains_both_parts():
     names = [FlatLayout.of(backbone, s.trainable).names for s in (stage, first, second)]
     assert set(names[0]) == {*names[1], *names[2]}
     assert stage.share_of_rounds == 1
+
+
+def test_one_stage_training_solves_each_matching_once_and_computes_the_same(
+    monkeypatch,
+):
+    solved = []
+
+    def counted(costs, valid):
+        solved.append(tuple(costs.shape))
+        return match(costs, valid)
+
+    monkeypatch.setattr(objectives, "match", counted)
+    (stage,) = stages("univrd", {"decoupled": False}, RELATIONS)
+    first, second = stages("univrd", {}, RELATIONS)
+    backbone, head, batch = trained_on(stage.task, rows_of(RELATIONS, 3))
+    weights = [p for p in backbone.parameters() if p.requires_grad]
+    features = stage.task.features(backbone, batch)
+
+    def loss_and_gradients(*tasks):
+        loss = sum(task.loss(head, features, batch) for task in tasks)
+        more = {"retain_graph": True, "materialize_grads": True, "allow_unused": True}
+        return loss, *torch.autograd.grad(loss, weights, **more)
+
+    both = loss_and_gradients(stage.task)
+    assert len(solved) == len(set(solved)) == 2  # objects and relations
+    alone = loss_and_gradients(first.task, second.task)
+    assert len(solved) == 5
+    torch.testing.assert_close(both, alone, rtol=1e-5, atol=1e-7)
+    assert torch.equal(both[0], alone[0])
 
 
 def test_learned_ids_are_trained_where_texts_are_frozen():

@@ -66,6 +66,14 @@ def test_cameras_are_views_performers_users_and_actions_classes(folder):
     assert not np.allclose(views[:, 0], views[:, 1], atol=0.01)
 
 
+def test_a_window_may_hold_the_longest_recording(tmp_path):
+    folder = write_ntu(tmp_path / "ntu", performers=1, actions=4, frames=300)
+    data = load(f"ntu:{folder}", frames=300, keep=False)
+    assert data.fetch(np.array([0])).fields["keypoints"].shape == (4, 3, 300, 13, 2)
+    with pytest.raises(UserError, match="frames=301 must be 1 to 300"):
+        load(f"ntu:{folder}", frames=301)
+
+
 def test_held_out_actions_are_never_trained_and_a_motion_gives_one_row(folder):
     data = load(f"ntu:{folder}")
     trained = data.fetch(np.arange(2)).fields["label"]
