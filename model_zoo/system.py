@@ -3,7 +3,7 @@
 Importing this imports no torch, so that listing systems is instant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -69,6 +69,10 @@ class DataFacts:
         return shape[:3]
 
 
+CLASSES = ("head", "label_space", "temperature")
+"""Options of a head that tells classes apart; other systems refuse them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """What a person may choose about a system's task; None is the system's own choice.
@@ -102,6 +106,24 @@ class TaskOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name}={value} must be positive.")
+
+    def refuse(self, names: Iterable[str], because: str) -> None:
+        """Refuse choices that a system would not listen to.
+
+        Args:
+            names: of the attributes that do not apply.
+            because: why they do not, as the end of a sentence.
+
+        Raises:
+            UserError: naming the first of them that a person chose.
+
+        Example:
+            >>> TaskOptions().refuse(CLASSES, "it learns from captions.")
+        """
+        for name in names:
+            value = getattr(self, name)
+            if value:
+                raise UserError(f"{name}={value!r} does not apply: {because}")
 
 
 class Builder(Protocol):

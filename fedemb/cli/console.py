@@ -49,9 +49,10 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
-def shown_number(value: float) -> str:
+def shown_number(value: float | None) -> str:
     """A metric for people: four digits, or that it is not defined."""
-    return "not defined" if math.isnan(value) else f"{value:.4f}"
+    defined = value is not None and not math.isnan(value)
+    return f"{value:.4f}" if defined else "not defined"
 
 
 class ConsoleListener:

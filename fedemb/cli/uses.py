@@ -225,7 +225,7 @@ def report(run: Run, json_: AsJson = False) -> None:
 
     Example: fedemb report runs/mine
     """
-    from fedemb.cli.console import print_json
+    from fedemb.cli.console import print_json, shown_number
     from simulations.folder import RunFolder
 
     folder = RunFolder.open(run)
@@ -234,9 +234,11 @@ def report(run: Run, json_: AsJson = False) -> None:
         print_json(content)
         return
     print((run / "privacy_statement.txt").read_text())
-    for when in ("initial", "final", "non_private"):
-        metrics = content["metrics"].get(when, {})
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items())
-        if shown:
-            print(f"{when:<12} {shown}")
-    print(f"report       {run / 'report.html'}")
+    metrics = content["metrics"]
+    names = list(metrics["final"])
+    width = max(map(len, names), default=0)
+    print(f"{'':<{width}} {''.join(f'{when:>13}' for when in metrics)}")
+    for name in names:
+        shown = (f"{shown_number(metrics[when].get(name)):>13}" for when in metrics)
+        print(f"{name:<{width}} {''.join(shown)}")
+    print(f"report {run / 'report.html'}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -45,6 +45,9 @@ class ConstClStages:
         from model_zoo.const_cl.task import ConstClTask
         from model_zoo.const_cl.views import Augmentation
 
+        options.refuse(
+            CLASSES, "const_cl learns from views of clips, not from their classes."
+        )
         shape = ResNetShape(**self.backbone)
         span = int(data.clip()[0] * self.share)
         frames = max(1, span // self.views.get("stride", 1))

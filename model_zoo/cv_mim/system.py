@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fedemb.errors import UserError
 from model_zoo.cv_mim.pairs import Pairs
 from model_zoo.cv_mim.sizes import Sizes
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -53,6 +53,9 @@ class PoseStages:
                 "such as ntu:PATH, cmu-mocap or poses. To judge a trained run on them: "
                 "fedemb evaluate RUN --dataset NAME."
             )
+        options.refuse(
+            CLASSES, "cv_mim learns from views of poses, not from their classes."
+        )
         sizes = self.sizes
         if options.embedding_dim:
             dim = options.embedding_dim

@@ -61,16 +61,11 @@ class SegmentationStages:
         from model_zoo.deeplab2.categories import Categories
         from model_zoo.deeplab2.sizes import SIZES
 
-        for name, value in (
-            ("head", options.head),
-            ("temperature", options.temperature),
-            ("always_normalize", options.always_normalize or None),
-        ):
-            if value is not None:
-                raise UserError(
-                    f"{name}={value!r} does not apply to deeplab2: its heads are "
-                    "convolutions that predict classes, centres and offsets."
-                )
+        options.refuse(
+            ("head", "temperature", "always_normalize"),
+            "the heads of deeplab2 are convolutions that predict classes, centres and "
+            "offsets.",
+        )
         if len(data.example_shape) != 3:
             raise UserError(
                 f"example_shape={data.example_shape} must be (height, width, "

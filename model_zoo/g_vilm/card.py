@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -37,6 +37,7 @@ class GVilmStages:
         from model_zoo.g_vilm.task import GVilmTask
         from model_zoo.text.transformer import TextShape
 
+        options.refuse(CLASSES, "g_vilm learns from captions.")
         text = TextShape(**self.text)
         video = dict(self.video)
         if options.embedding_dim:

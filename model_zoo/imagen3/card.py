@@ -43,15 +43,10 @@ class LatentStages:
         from model_zoo.imagen3.sizes import SIZES
 
         size = SIZES[self.size]
-        for name, value in (
-            ("embedding_dim", options.embedding_dim),
-            ("always_normalize", options.always_normalize or None),
-        ):
-            if value is not None:
-                raise UserError(
-                    f"{name}={value!r} does not apply to imagen3: an embedding has the "
-                    "denoiser's own width, and unit length."
-                )
+        options.refuse(
+            ("embedding_dim", "always_normalize"),
+            "embeddings of imagen3 have the denoiser's own width, and unit length.",
+        )
         *_, height, side, _ = (0, *data.example_shape)
         factor = size.public.autoencoder.factor * size.patch
         if len(data.example_shape) not in (3, 4) or height != side or side % factor:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 from model_zoo.univrd.augment import Augmentation
 from model_zoo.univrd.focal import Focal
 
@@ -91,14 +91,7 @@ class RelationStages:
                 "boxes and relations beside them; set data.image_size, or use "
                 "--dataset relation-scenes."
             )
-        for name, value in (
-            ("head", options.head),
-            ("label_space", options.label_space),
-        ):
-            if value is not None:
-                raise UserError(
-                    f"{name}={value!r} does not apply: univrd classifies by texts."
-                )
+        options.refuse(CLASSES, "univrd classifies by texts.")
         sizes = {"side": facts[0], **self.shape}
         if options.embedding_dim is not None:
             sizes["embedding_dim"] = options.embedding_dim

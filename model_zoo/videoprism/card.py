@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -66,7 +66,7 @@ class VideoPrismStages:
         from model_zoo.videoprism.tasks import ContrastiveTask, DistillationTask
 
         clip = data.clip("clips with captions")
-        _refuse(options)
+        options.refuse(CLASSES, "videoprism learns from captions and from itself.")
         width = options.embedding_dim or self.width
         video = EncoderShape(width=width, **self.video)
         text = TextShape(
@@ -158,16 +158,6 @@ class EncoderStages:
             temperature=options.temperature or 0.1,
         )
         return (Stage("embedding", task, 1.0, options.trainable or "all"),)
-
-
-def _refuse(options: TaskOptions) -> None:
-    for name in ("head", "label_space", "temperature"):
-        value = getattr(options, name)
-        if value is not None:
-            raise UserError(
-                f"{name}={value!r} does not apply: videoprism learns from captions and "
-                "from its own first stage."
-            )
 
 
 def _published(size: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 from model_zoo import registry
-from model_zoo.system import DataFacts
+from model_zoo.system import DataFacts, TaskOptions
 from model_zoo.text.tokenizer import BOS
 from model_zoo.text.transformer import TextShape
 from model_zoo.video.encoder import VideoEncoder
@@ -355,7 +355,7 @@ def test_stages_of_a_run_share_one_backbone_and_its_rounds():
     assert stages[-1].task.captions == "sampled"
     with pytest.raises(UserError, match="frames, height, width"):
         system.build(data=DataFacts(example_shape=(32, 32, 3), num_classes=4))
-    with pytest.raises(NotAvailable, match="does not fit"):
+    with pytest.raises(NotAvailable, match="fit clips of 4 x 32 x 32: .*--frames 8"):
         system.build(data=DataFacts(example_shape=(4, 32, 32, 3), num_classes=4))[
             0
         ].task.make_backbone()
@@ -392,11 +392,19 @@ def test_unknown_sources_of_captions_are_refused():
         dataclasses.replace(SIZES, text=dataclasses.replace(SIZES.text, length=8))
 
 
-def in_order(*order):
+def in_order(*order, **options):
     system = registry.get("video_language_distillation")
     configuration = system.configurations["tiny"]
     build = dataclasses.replace(configuration.build, order=order)
-    return build(data=configuration.data, options=configuration.options)
+    return build(data=configuration.data, options=TaskOptions(**options))
+
+
+def test_a_choice_of_what_is_trained_leaves_the_adapted_halves_alone():
+    """Otherwise adaptation trained towers that its loss does not reach: only noise."""
+    stages = in_order("visual", "language", "dual encoder", trainable="last")
+    assert [s.trainable for s in stages] == [VISUAL, LANGUAGE, "last"]
+    with pytest.raises(UserError, match="trainable='last' does not apply"):
+        in_order("visual", "language", trainable="last")
 
 
 def test_stages_can_be_left_out_or_run_in_another_order():
