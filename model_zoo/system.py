@@ -174,9 +174,12 @@ class System:
         default_configuration: what it is built as unless told otherwise.
         metric: its headline metric, a key of what its last task evaluates to; higher
             is better.
+        beside: at most two other metrics that are watched beside it while it trains;
+            what a stage trains that the headline metric does not see yet, for example.
 
     Raises:
-        ValueError: if the default configuration is none of the configurations.
+        ValueError: if the default configuration is none of the configurations, or
+            there is too much to watch.
     """
 
     name: str
@@ -187,13 +190,21 @@ class System:
     default_dataset: str
     default_configuration: str
     metric: str = "recall_at_1"
+    beside: tuple[str, ...] = ("recall_at_far_1e-1", "roc_auc")
 
     def __post_init__(self) -> None:
+        if len(self.beside) > 2:
+            raise ValueError(f"beside={self.beside} must be two metrics at most.")
         if self.default_configuration not in self.configurations:
             raise ValueError(
                 f"default_configuration={self.default_configuration!r} of system "
                 f"{self.name!r} must be one of {', '.join(self.configurations)}."
             )
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The metrics that are shown while it trains, the headline first."""
+        return tuple(dict.fromkeys((self.metric, *self.beside)))
 
     def configuration(self, name: str | None = None) -> Configuration:
         """The named configuration, or the default one.

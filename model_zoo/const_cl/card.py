@@ -105,6 +105,7 @@ CONST_CL = System(
     default_dataset="clips-plain",
     default_configuration="tiny",
     metric="view_to_view_recall_at_10",
+    beside=("region_matching", "track_success"),
     configurations={
         "tiny": Configuration(
             note="two groups of one block, 4 and 8 filters wide",

@@ -120,4 +120,5 @@ CV_MIM = System(
     default_dataset="poses",
     default_configuration="tiny",
     metric="single_shot_accuracy",
+    beside=("cross_view_recall_at_far_1e-1", "roc_auc"),
 )

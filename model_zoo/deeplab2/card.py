@@ -132,6 +132,7 @@ DEEPLAB2 = System(
     default_dataset="scenes",
     default_configuration="tiny",
     metric="pq",
+    beside=("miou",),
     configurations={
         "tiny": _small(
             "tiny",

@@ -109,6 +109,7 @@ G_VILM = System(
     default_dataset="clips-plain",
     default_configuration="tiny",
     metric="text_to_video_recall_at_10",
+    beside=("grounding_precision", "paste_accuracy"),
     configurations={
         "tiny": Configuration(
             note="2 blocks of width 16, 4 groups; 1 block for text",

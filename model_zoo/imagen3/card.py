@@ -90,6 +90,7 @@ IMAGEN3 = System(
     default_dataset="scenes",
     default_configuration="tiny",
     metric="explained",
+    beside=("alignment", "alignment_gap"),
     configurations={
         "tiny": _size("tiny", "2 blocks of width 32, flow matching", _SCENES),
         "tiny_ddpm": _size("tiny_ddpm", "3 blocks, predicting noise", _SCENES),

@@ -199,6 +199,7 @@ UNIVRD = System(
     default_dataset="relation-scenes",
     default_configuration="tiny",
     metric="mean_recall_at_100",
+    beside=("relation_map", "detection_map"),
     configurations={
         "clip-b32": _size(
             "CLIP ViT-B/32 at 768 pixels, 576 tokens, a decoder of 6 layers",

@@ -287,6 +287,7 @@ VIDEOPRISM = System(
     default_dataset="clips-plain",
     default_configuration="tiny",
     metric="text_to_video_recall_at_10",
+    beside=("zero_shot_accuracy", "probe_accuracy"),
     configurations={
         "tiny": Configuration(
             note="both stages and alignment; 4 frames of 16 tokens, width 32; the "

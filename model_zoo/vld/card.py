@@ -178,6 +178,7 @@ VIDEO_LANGUAGE_DISTILLATION = System(
     default_dataset="clips-plain",
     default_configuration="tiny",
     metric="text_to_video_recall_at_10",
+    beside=("caption_log_likelihood", "cider"),
     configurations={
         "tiny": Configuration(
             note=_NOTE, build=_tiny("sampled"), data=_CLIPS, public=_PUBLIC

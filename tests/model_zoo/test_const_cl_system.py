@@ -212,6 +212,7 @@ def test_metrics_are_there(backbone):
     rows = np.arange(60)
     some = Examples(held_out.take(rows), np.array([0, 60]))
     found = TASK.evaluate(backbone, some)
+    assert set(registry.get("const_cl").watched) <= set(found)
     names = ("recall_at_1", "track_precision", "track_success", "region_matching")
     names += ("view_to_view_recall_at_10",)
     assert all(0 <= found[name] <= 1 for name in names)

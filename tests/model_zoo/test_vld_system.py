@@ -374,6 +374,7 @@ def test_metrics_are_there_and_start_near_chance(backbone):
     rows = np.arange(80)
     few = held_out.only(rows)
     found = DISTIL.evaluate(backbone, few)
+    assert set(registry.get("video_language_distillation").watched) <= set(found)
     assert 0 <= found["text_to_video_recall_at_10"] < 0.5
     assert 0 <= found["cider"] < 1
     assert found["caption_log_likelihood"] < -3
