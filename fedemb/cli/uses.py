@@ -1,5 +1,6 @@
 """`fedemb evaluate`, `embed`, `search`, `export` and `report`: use of a trained run."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -107,7 +108,8 @@ def _by_protocol(
     def told(encoder: str, adaptation: str, problem: str, score: float) -> None:
         if not json_:
             name = f"{encoder:<28} " if against else ""
-            print(f"{name}{adaptation:<12} {problem:<12} {score:6.2f} %", flush=True)
+            shown = "not defined" if math.isnan(score) else f"{score:6.2f} %"
+            print(f"{name}{adaptation:<12} {problem:<12} {shown}", flush=True)
 
     found = judge_run(
         run, against=against, clips=clips, steps=steps, root=root, told=told
