@@ -94,11 +94,11 @@ def _draw_adaptation(
         fontsize=9 if len(problems) < 6 else 6,
     )
     axes.set_xlim(-0.5, len(problems) - 0.5)
-    asked = table.results[adaptation]
+    shown = table.results[adaptation]
     for at, name in enumerate(problems):
-        if name not in asked:
+        if name not in shown:
             axes.text(at, 1, "not\nasked", ha="center", fontsize=8)
-        elif asked[name].defined is None:
+        elif shown[name].defined is None:
             axes.text(at, 1, "not\ndefined", ha="center", fontsize=8)
     axes.set_title(said_of(adaptation), loc="left", fontsize=10)
 
