@@ -27,7 +27,13 @@ from model_zoo.vld.network import (
     VideoLanguage,
     student_sees_as_teacher,
 )
-from model_zoo.vld.pseudo import load_captions, save_captions, write_captions
+from model_zoo.vld.pseudo import (
+    best_captions,
+    best_texts,
+    load_captions,
+    save_captions,
+    write_captions,
+)
 from model_zoo.vld.tasks import CaptionTask, DistillationTask, InstructionTask
 from model_zoo.vld.visual import VitShape
 from simulations.datasets.clips import PlainClips
@@ -227,6 +233,13 @@ def test_files_of_captions_say_who_wrote_them(backbone, tmp_path):
     assert sum(len(set(row.captions)) >= 2 for row in rows) > len(rows) / 2
     alone = write_captions(backbone.captioner, clips[3:4], names[3:4], seed=4)
     assert alone == rows[3:4]
+    best = best_captions(backbone.captioner, clips, names, beams=2)
+    assert [row.captions for row in best] == [
+        (text,) for text in best_texts(backbone.captioner, clips, 2)
+    ]
+    assert {(row.model_hash, row.seed) for row in best} == {(rows[0].model_hash, None)}
+    save_captions(tmp_path / "best.jsonl", best)
+    assert load_captions(tmp_path / "best.jsonl") == best
     with torch.no_grad():
         backbone.captioner.language.decoder_norm.weight.mul_(3)
     others = write(samples=3, seed=4)
