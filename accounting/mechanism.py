@@ -143,6 +143,36 @@ def rounds_per_epoch(population: int, users_per_round: float) -> int:
     return max(1, math.floor(population / users_per_round * (1 + 1e-9)))
 
 
+def check_cohort(
+    population: int, users_per_round: float, users_per_virtual_client: int
+) -> None:
+    """Refuse a round that the population cannot fill.
+
+    Raises:
+        ValueError: naming the number, and the largest one that would do.
+
+    Example:
+        >>> check_cohort(population=300, users_per_round=300,
+        ...              users_per_virtual_client=8)
+    """
+    m, u = users_per_round, users_per_virtual_client
+    _validate.whole_at_least("population", population, 1)
+    if not 0 < m <= population:
+        raise ValueError(
+            f"users_per_round={m:.15g} must be more than 0 and at most the population "
+            f"of {population}, of whom each is in a round once at most; give "
+            f"--users-per-round {population} or less (where none is given, a recipe's "
+            "counts), or bring more users."
+        )
+    _validate.whole_at_least("users_per_virtual_client", u, 1)
+    if u > m:
+        raise ValueError(
+            f"users_per_virtual_client={u} must be at most users_per_round={m:.15g}: a "
+            "round needs a whole virtual client; give --users-per-virtual-client "
+            f"{max(int(m), 1)} or less, or a larger --users-per-round."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampledGaussian:
     """One round: a sampled sum of vectors of norm at most C, plus N(0, (zC)^2 I).
@@ -200,24 +230,12 @@ class SampledGaussian:
         object.__setattr__(self, "noise", Noise(self.noise))
         if self.bands is not None:
             object.__setattr__(self, "bands", tuple(map(float, self.bands)))
-        _validate.whole_at_least("population", self.population, 1)
-        _validate.positive("users_per_round", self.users_per_round)
-        if self.users_per_round > self.population:
-            raise ValueError(
-                f"users_per_round={self.users_per_round:g} must be at most the "
-                f"population of {self.population}; use a smaller cohort "
-                "(--users-per-round)."
-            )
+        check_cohort(
+            self.population, self.users_per_round, self.users_per_virtual_client
+        )
         _validate.finite_at_least(
             "noise_multiplier", self.noise_multiplier, 0, "Zero means no privacy."
         )
-        u = self.users_per_virtual_client
-        _validate.whole_at_least("users_per_virtual_client", u, 1)
-        if u > self.users_per_round:
-            raise ValueError(
-                f"users_per_virtual_client={u} must be at most users_per_round="
-                f"{self.users_per_round:g}; use smaller virtual clients."
-            )
         self._check_combination()
 
     def _check_combination(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accounting import PrivacyUnit, SampledGaussian, Sampler
+from accounting.mechanism import check_cohort
 from fedemb.errors import UserError
 from fedemb.permutation import SeatPermutation, mix64
 from fedemb.randomness import KeyStream, RootKey
@@ -115,19 +116,12 @@ class Seats:
     accounted_as: ClassVar[Sampler]
 
     def __post_init__(self) -> None:
-        if self.population < 1:
-            raise UserError(f"population={self.population} must be at least 1 user.")
-        if not 0 < self.users_per_round <= self.population:
-            raise UserError(
-                f"users_per_round={self.users_per_round:g} must be more than 0 and at "
-                f"most the population of {self.population}; use a smaller cohort "
-                "(--users-per-round)."
+        try:
+            check_cohort(
+                self.population, self.users_per_round, self.users_per_virtual_client
             )
-        if not 1 <= self.users_per_virtual_client <= self.users_per_round:
-            raise UserError(
-                f"users_per_virtual_client={self.users_per_virtual_client} must be at "
-                f"least 1 and at most users_per_round={self.users_per_round:g}."
-            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def mechanism(self, noise_multiplier: float) -> SampledGaussian:
         """What one round costs: this sampler with Gaussian noise.
@@ -283,11 +277,12 @@ class FixedSize(Seats):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.users_per_round % self.users_per_virtual_client:
+        m, u = self.users_per_round, self.users_per_virtual_client
+        if m % u:
             raise UserError(
-                f"users_per_round={self.users_per_round:g} must be a multiple of "
-                f"users_per_virtual_client={self.users_per_virtual_client} when the "
-                "size of the cohort is fixed."
+                f"users_per_round={m:.15g} must be a multiple of "
+                f"users_per_virtual_client={u} when the size of the cohort is fixed; "
+                f"give --users-per-round {int(m // u) * u}."
             )
 
     def draw(self, key: RootKey, round_index: int) -> Cohort:

@@ -3,7 +3,7 @@
 Importing this imports no torch, so that listing systems is instant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -92,6 +92,10 @@ class DataFacts:
         return shape[:3]
 
 
+CLASSES = ("head", "label_space", "temperature")
+"""Options of a head that tells classes apart; other systems refuse them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """What a person may choose about a system's task; None is the system's own choice.
@@ -126,23 +130,23 @@ class TaskOptions:
             if value is not None and not value > 0:
                 raise UserError(f"{name}={value} must be positive.")
 
-    def refuse(self, *names: str, because: str) -> None:
-        """Refuse options that a system has no use for, rather than ignore them.
+    def refuse(self, names: Iterable[str], because: str) -> None:
+        """Refuse choices that a system would not listen to.
 
         Args:
-            names: of the options.
-            because: why they do not apply, as the end of a sentence.
+            names: of the attributes that do not apply.
+            because: why they do not, as the end of a sentence.
 
         Raises:
-            UserError: naming the first of them that is set, and why.
+            UserError: naming the first of them that a person chose.
 
         Example:
-            >>> TaskOptions(embedding_dim=8).refuse("head", because="there is none")
+            >>> TaskOptions().refuse(CLASSES, "it learns from captions.")
         """
         for name in names:
             value = getattr(self, name)
-            if value not in (None, False):
-                raise UserError(f"{name}={value!r} does not apply: {because}.")
+            if value:
+                raise UserError(f"{name}={value!r} does not apply: {because}")
 
 
 class Builder(Protocol):
@@ -193,9 +197,12 @@ class System:
         default_configuration: what it is built as unless told otherwise.
         metric: its headline metric, a key of what its last task evaluates to; higher
             is better.
+        beside: at most two other metrics that are watched beside it while it trains;
+            what a stage trains that the headline metric does not see yet, for example.
 
     Raises:
-        ValueError: if the default configuration is none of the configurations.
+        ValueError: if the default configuration is none of the configurations, or
+            there is too much to watch.
     """
 
     name: str
@@ -206,13 +213,21 @@ class System:
     default_dataset: str
     default_configuration: str
     metric: str = "recall_at_1"
+    beside: tuple[str, ...] = ("recall_at_far_1e-1", "roc_auc")
 
     def __post_init__(self) -> None:
+        if len(self.beside) > 2:
+            raise ValueError(f"beside={self.beside} must be two metrics at most.")
         if self.default_configuration not in self.configurations:
             raise ValueError(
                 f"default_configuration={self.default_configuration!r} of system "
                 f"{self.name!r} must be one of {', '.join(self.configurations)}."
             )
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The metrics that are shown while it trains, the headline first."""
+        return tuple(dict.fromkeys((self.metric, *self.beside)))
 
     def configuration(self, name: str | None = None) -> Configuration:
         """The named configuration, or the default one.

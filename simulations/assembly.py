@@ -63,8 +63,8 @@ class Assembly:
         return FlatLayout.of(backbone, self.trainable(stage))
 
     def trainable(self, stage: int) -> str:
-        """Which parameters a stage trains, unless the user chose others."""
-        return self.configuration.model.trainable or self.stages[stage].trainable
+        """Which parameters a stage trains; its builder knows what the user chose."""
+        return self.stages[stage].trainable
 
     @cached_property
     def trained_parameters(self) -> int:
@@ -183,7 +183,14 @@ def assemble(configuration: Configuration) -> Assembly:
         augment=model.augment,
         always_normalize=model.always_normalize,
     )
-    stages = system.build(data=facts(dataset), options=options)
+    try:
+        stages = system.build(data=facts(dataset), options=options)
+    except UserError as error:
+        if not aggregated or model.head:
+            raise
+        raise UserError(
+            f"--baseline dp-fedavg aggregates a linear head over all classes: {error}"
+        ) from error
     if aggregated:
         stages = tuple(replace(s, task=AggregatedHeadTask(s.task)) for s in stages)
     return Assembly(configuration, dataset, system, stages)

@@ -183,7 +183,7 @@ def _report(
         row = {"round": float(step), "stage": 0.0} | evaluate(assembly, 0, backbone)
         backbone.train()
         progress.rows.append(row)
-        listener.evaluation(row)
+        listener.evaluation(row, assembly.system.watched)
 
 
 def _generator(key: RootKey, purpose: str) -> torch.Generator:

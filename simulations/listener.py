@@ -1,7 +1,7 @@
 """What a run tells whoever watches it; the command line draws it, tests record it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from fedemb.round import RoundReport
@@ -28,8 +28,8 @@ class Listener(Protocol):
         """A round is over."""
         ...
 
-    def evaluation(self, row: Mapping[str, float]) -> None:
-        """A row of `metrics.csv`."""
+    def evaluation(self, row: Mapping[str, float], watched: Sequence[str]) -> None:
+        """A row of `metrics.csv`, and which few of its metrics the system names."""
         ...
 
 
@@ -52,8 +52,9 @@ class Logged:
         """A line."""
         _LOG.info("%s round %d: %.2f s", stage, report.round_index, seconds)
 
-    def evaluation(self, row: Mapping[str, float]) -> None:
-        """A line."""
+    def evaluation(self, row: Mapping[str, float], watched: Sequence[str]) -> None:
+        """A line of all metrics."""
+        del watched
         _LOG.info("evaluation: %s", dict(row))
 
 
@@ -72,5 +73,5 @@ class Silent:
     def round(self, stage: str, report: RoundReport, seconds: float) -> None:
         """Ignored."""
 
-    def evaluation(self, row: Mapping[str, float]) -> None:
+    def evaluation(self, row: Mapping[str, float], watched: Sequence[str]) -> None:
         """Ignored."""

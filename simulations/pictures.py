@@ -39,6 +39,7 @@ def write_html(
         privacy=report["privacy"],
         metrics=report["metrics"],
         rounds_completed=int(report["rounds_completed"]),
+        stages=report["stages"],
         headline=assembly.system.metric,
         performance=report["performance"],
         evaluations=progress.rows,

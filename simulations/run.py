@@ -236,7 +236,7 @@ def _train(
             {"round": 0.0, "stage": 0.0} | evaluate(assembly, 0, backbone)
         )
         folder.write_metrics(progress.rows)
-    listener.evaluation(progress.rows[0])
+    listener.evaluation(progress.rows[0], assembly.system.watched)
     undefined = undefined_metrics(progress.rows[0])
     if undefined:
         listener.notice(undefined)

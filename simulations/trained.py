@@ -15,6 +15,12 @@ from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.identity import embed_all
 from fedemb.protocols import EmbeddingTask
+from model_zoo.vld.pseudo import (
+    PseudoCaptions,
+    best_captions,
+    captioner_of,
+    write_captions,
+)
 from simulations.assembly import (
     Assembly,
     assemble,
@@ -93,13 +99,29 @@ class TrainedRun:
         Raises:
             UserError: naming the first file that cannot be read.
         """
-        queries = read_queries(paths, self.assembly.dataset.held_out())
-        names = [
-            str(path) if size == 1 else f"{path}[{row}]"
-            for path, size in zip(paths, queries.sizes.tolist(), strict=True)
-            for row in range(size)
-        ]
+        names, queries = self._read(paths)
         return names, self.embed(queries).numpy()
+
+    def caption_files(
+        self, paths: list[Path], samples: int | None, seed: int
+    ) -> list[PseudoCaptions]:
+        """What the run's captioner writes about files, with the hash of its weights.
+
+        Args:
+            paths: videos, animations, folders of frames, `.npz` files of clips.
+            samples: captions drawn for each; None is the best one by beam search.
+            seed: of the drawing.
+
+        Raises:
+            UserError: naming the first file that cannot be read; or if the run has no
+                captioner.
+        """
+        captioner = captioner_of(self.backbone)
+        names, queries = self._read(paths)
+        clips = queries.fields["clip"]
+        if samples is None:
+            return best_captions(captioner, clips, names)
+        return write_captions(captioner, clips, names, samples=samples, seed=seed)
 
     def search(self, query: Path, top: int) -> list[dict[str, Any]]:
         """The held-out examples nearest to a file's first row, best first."""
@@ -142,6 +164,16 @@ class TrainedRun:
             (self.folder.path / "privacy_statement.json").read_text(),
         )
         write_atomically(path, content)
+
+    def _read(self, paths: list[Path]) -> tuple[list[str], Examples]:
+        """Names of the rows of files, and the rows."""
+        queries = read_queries(paths, self.assembly.dataset.held_out())
+        names = [
+            str(path) if size == 1 else f"{path}[{row}]"
+            for path, size in zip(paths, queries.sizes.tolist(), strict=True)
+            for row in range(size)
+        ]
+        return names, queries
 
     @property
     def _task(self) -> EmbeddingTask:

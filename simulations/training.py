@@ -237,7 +237,7 @@ class _Watch:
             progress.rows.append(row)
             if trainer.folder is not None:
                 trainer.folder.write_metrics(progress.rows)
-            trainer.listener.evaluation(row)
+            trainer.listener.evaluation(row, trainer.assembly.system.watched)
         self._started = time.perf_counter()
 
 

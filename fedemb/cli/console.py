@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,9 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fedemb.metrics import IDENTITY_METRICS
 from fedemb.round import RoundReport
-
-_SHOWN = ("recall_at_1", "recall_at_far_1e-3", "recall_at_far_1e-1", "roc_auc")
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -49,9 +48,10 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
-def shown_number(value: float) -> str:
+def shown_number(value: float | None) -> str:
     """A metric for people: four digits, or that it is not defined."""
-    return "not defined" if math.isnan(value) else f"{value:.4f}"
+    defined = value is not None and not math.isnan(value)
+    return f"{value:.4f}" if defined else "not defined"
 
 
 class ConsoleListener:
@@ -102,13 +102,13 @@ class ConsoleListener:
             note = f"{seconds:.2f} s/round"
             self._bar.update(self._task, advance=1, note=note)
 
-    def evaluation(self, row: Mapping[str, float]) -> None:
-        """A line of metrics."""
-        shown = [name for name in _SHOWN if name in row]
-        shown += [k for k in row if k not in _SHOWN and k not in _BOOKKEEPING][:6]
-        metrics = "  ".join(f"{name} {shown_number(row[name])}" for name in shown)
+    def evaluation(self, row: Mapping[str, float], watched: Sequence[str]) -> None:
+        """A line of the metrics that the system names; the report has them all.
+
+        Data may lack what those are measured by, such as captions: then those that
+        every system has are shown.
+        """
+        shown = [name for name in watched if name in row] or IDENTITY_METRICS
+        metrics = "  ".join(f"{k} {shown_number(row[k])}" for k in shown if k in row)
         elapsed = time.perf_counter() - self._started
         self.fact(f"round {int(row['round'])}", f"{metrics}  ({elapsed:.0f} s)")
-
-
-_BOOKKEEPING = ("round", "stage", "update_norm", "expected_noise_norm", "clip_norm")

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from fedemb.cli import accounts, audits, plans, runs, shelves, uses
+from fedemb.cli import accounts, audits, captions, plans, runs, shelves, uses
 from fedemb.cli.failing import exit_code_of, one_line
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ plans.register(app)
 audits.register(app)
 shelves.register(app)
 uses.register(app)
+captions.register(app)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """`fedemb evaluate`, `embed`, `search`, `export` and `report`: use of a trained run."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -107,7 +108,8 @@ def _by_protocol(
     def told(encoder: str, adaptation: str, problem: str, score: float) -> None:
         if not json_:
             name = f"{encoder:<28} " if against else ""
-            print(f"{name}{adaptation:<12} {problem:<12} {score:6.2f} %", flush=True)
+            shown = "not defined" if math.isnan(score) else f"{score:6.2f} %"
+            print(f"{name}{adaptation:<12} {problem:<12} {shown}", flush=True)
 
     found = judge_run(
         run, against=against, clips=clips, steps=steps, root=root, told=told
@@ -225,7 +227,7 @@ def report(run: Run, json_: AsJson = False) -> None:
 
     Example: fedemb report runs/mine
     """
-    from fedemb.cli.console import print_json
+    from fedemb.cli.console import print_json, shown_number
     from simulations.folder import RunFolder
 
     folder = RunFolder.open(run)
@@ -234,9 +236,11 @@ def report(run: Run, json_: AsJson = False) -> None:
         print_json(content)
         return
     print((run / "privacy_statement.txt").read_text())
-    for when in ("initial", "final", "non_private"):
-        metrics = content["metrics"].get(when, {})
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items())
-        if shown:
-            print(f"{when:<12} {shown}")
-    print(f"report       {run / 'report.html'}")
+    metrics = content["metrics"]
+    names = list(metrics["final"])
+    width = max(map(len, names), default=0)
+    print(f"{'':<{width}} {''.join(f'{when:>13}' for when in metrics)}")
+    for name in names:
+        shown = (f"{shown_number(metrics[when].get(name)):>13}" for when in metrics)
+        print(f"{name:<{width}} {''.join(shown)}")
+    print(f"report {run / 'report.html'}")

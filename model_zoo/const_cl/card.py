@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -46,8 +46,9 @@ class ConstClStages:
         from model_zoo.const_cl.views import Augmentation
 
         options.refuse(
-            *("embedding_dim", "temperature", "always_normalize"),
-            because="const_cl has its own widths and temperatures; see model.changes",
+            (*CLASSES, "embedding_dim", "always_normalize"),
+            "const_cl learns from views of clips, not from classes, and has widths of "
+            "its own; see model.changes.",
         )
         shape = ResNetShape(**self.backbone)
         span = int(data.clip()[0] * self.share)
@@ -106,6 +107,7 @@ CONST_CL = System(
     default_dataset="clips-plain",
     default_configuration="tiny",
     metric="view_to_view_recall_at_10",
+    beside=("region_matching", "track_success"),
     configurations={
         "tiny": Configuration(
             note="two groups of one block, 4 and 8 filters wide",

@@ -84,7 +84,8 @@ def follow(
     Matching: among the boxes of the last map, the most alike. Tracking: among all
     places of the last map, the most alike (a Siamese correlation without learning), on
     a box of the first one's size; precision is the share of centres within a sixteenth
-    of the frame, success the mean overlap curve (Wu et al. 2015, OTB).
+    of the frame, success the mean overlap curve (Wu et al. 2015, OTB). Where nothing is
+    in sight at both ends, or nothing it could be taken for, they are NaN.
 
     Args:
         network: trained.
@@ -118,18 +119,14 @@ def follow(
         ) / 2
         centres.append(middle.norm(dim=-1)[there] <= _NEAR)
         overlaps.append(_overlap(found, after)[there])
-    if not sum(len(part) for part in centres):
-        return {}
     shared = torch.cat(overlaps)
     curve = [(shared > t).float().mean() for t in torch.linspace(0, 1, 21)]
-    metrics = {
+    return {
         "track_precision": float(torch.cat(centres).float().mean()),
         "track_success": float(torch.stack(curve).mean()),
+        "region_matching": float(torch.cat(right).float().mean()),
+        "region_matching_chance": float(torch.cat(chance).mean()),
     }
-    if sum(len(part) for part in right):
-        metrics["region_matching"] = float(torch.cat(right).float().mean())
-        metrics["region_matching_chance"] = float(torch.cat(chance).mean())
-    return metrics
 
 
 def _regions(maps: Tensor, boxes: Tensor, cells: int) -> Tensor:

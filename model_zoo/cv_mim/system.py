@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fedemb.errors import UserError
 from model_zoo.cv_mim.pairs import Pairs
 from model_zoo.cv_mim.sizes import Sizes
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -54,8 +54,8 @@ class PoseStages:
                 "fedemb evaluate RUN --dataset NAME."
             )
         options.refuse(
-            *("head", "label_space", "temperature", "always_normalize"),
-            because="cv_mim learns from pairs of views, not from labels",
+            (*CLASSES, "always_normalize"),
+            "cv_mim learns from views of poses, not from their classes.",
         )
         sizes = self.sizes
         if options.embedding_dim:
@@ -121,4 +121,5 @@ CV_MIM = System(
     default_dataset="poses",
     default_configuration="tiny",
     metric="single_shot_accuracy",
+    beside=("cross_view_recall_at_far_1e-1", "roc_auc"),
 )

@@ -61,9 +61,9 @@ class SegmentationStages:
         from model_zoo.deeplab2.sizes import SIZES
 
         options.refuse(
-            *("head", "temperature", "always_normalize"),
-            because="heads of deeplab2 are convolutions that predict classes, centres "
-            "and offsets",
+            ("head", "temperature", "always_normalize"),
+            "the heads of deeplab2 are convolutions that predict classes, centres and "
+            "offsets.",
         )
         channels = data.picture("scenes or coco-panoptic:PATH")[2]
         task = replace(
@@ -127,6 +127,7 @@ DEEPLAB2 = System(
     default_dataset="scenes",
     default_configuration="tiny",
     metric="pq",
+    beside=("miou",),
     configurations={
         "tiny": _small(
             "tiny",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -37,11 +37,8 @@ class GVilmStages:
         from model_zoo.g_vilm.task import GVilmTask
         from model_zoo.text.transformer import TextShape
 
+        options.refuse((*CLASSES, "always_normalize"), "g_vilm learns from captions.")
         text = TextShape(**self.text)
-        options.refuse(
-            *("temperature", "always_normalize"),
-            because="g_vilm has temperatures of its own; see model.changes.task",
-        )
         video = dict(self.video)
         if options.embedding_dim:
             video["shared"] = options.embedding_dim
@@ -112,6 +109,7 @@ G_VILM = System(
     default_dataset="clips-plain",
     default_configuration="tiny",
     metric="text_to_video_recall_at_10",
+    beside=("grounding_precision", "paste_accuracy"),
     configurations={
         "tiny": Configuration(
             note="2 blocks of width 16, 4 groups; 1 block for text",

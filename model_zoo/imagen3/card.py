@@ -44,9 +44,8 @@ class LatentStages:
 
         size = SIZES[self.size]
         options.refuse(
-            *("embedding_dim", "always_normalize"),
-            because="an embedding of imagen3 has the denoiser's own width, and unit "
-            "length",
+            ("embedding_dim", "always_normalize"),
+            "embeddings of imagen3 have the denoiser's own width, and unit length.",
         )
         *_, height, side, _ = (0, *data.example_shape)
         factor = size.public.autoencoder.factor * size.patch
@@ -91,6 +90,7 @@ IMAGEN3 = System(
     default_dataset="scenes",
     default_configuration="tiny",
     metric="explained",
+    beside=("alignment", "alignment_gap"),
     configurations={
         "tiny": _size("tiny", "2 blocks of width 32, flow matching", _SCENES),
         "tiny_ddpm": _size("tiny_ddpm", "3 blocks, predicting noise", _SCENES),

@@ -119,19 +119,23 @@ def hico_map(
 
     Args:
         precisions: AP of each class; NaN (no test example) counts as 0, as in the
-            public evaluators for classes that are never found.
+            public evaluators for classes that are never found. A mean over no class
+            with a test example is NaN.
         training_examples: of each class; fewer than 10 make it rare.
 
     Example:
         >>> hico_map(np.array([1.0, 0.5]), np.array([3, 30]))
         {'full': 0.75, 'rare': 1.0, 'non_rare': 0.5}
     """
-    precisions = np.nan_to_num(precisions)
     rare = training_examples < RARE_BELOW
+    groups = {
+        "full": precisions,
+        "rare": precisions[rare],
+        "non_rare": precisions[~rare],
+    }
     return {
-        "full": _mean(precisions),
-        "rare": _mean(precisions[rare]),
-        "non_rare": _mean(precisions[~rare]),
+        name: float("nan") if np.isnan(own).all() else _mean(np.nan_to_num(own))
+        for name, own in groups.items()
     }
 
 
@@ -177,7 +181,8 @@ def mean_recall(
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if len(values) else 0.0
+    """The mean; NaN, not defined, if nothing was annotated."""
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _iou(

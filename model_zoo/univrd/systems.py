@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 from model_zoo.univrd.augment import Augmentation
 from model_zoo.univrd.focal import Focal
 
@@ -92,8 +92,8 @@ class RelationStages:
                 "or use --dataset relation-scenes."
             )
         options.refuse(
-            *("head", "label_space", "temperature", "always_normalize"),
-            because="univrd classifies by texts, with unit-length embeddings",
+            (*CLASSES, "always_normalize"),
+            "univrd classifies by texts, with embeddings of unit length.",
         )
         sizes = {"side": side, **self.shape}
         if options.embedding_dim is not None:
@@ -202,6 +202,7 @@ UNIVRD = System(
     default_dataset="relation-scenes",
     default_configuration="tiny",
     metric="mean_recall_at_100",
+    beside=("relation_map", "detection_map"),
     configurations={
         "clip-b32": _size(
             "CLIP ViT-B/32 at 768 pixels, 576 tokens, a decoder of 6 layers",

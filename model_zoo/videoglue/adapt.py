@@ -69,12 +69,18 @@ class Judged:
     """One encoder, adapted to one problem.
 
     Attributes:
-        score: in percent, by the problem's measure.
+        score: in percent, by the problem's measure; NaN if its clips hold nothing to
+            be found.
         costs: of the adaptation.
     """
 
     score: float
     costs: Costs
+
+    @property
+    def defined(self) -> float | None:
+        """The score, or None where it is not defined."""
+        return None if math.isnan(self.score) else self.score
 
 
 def judge(

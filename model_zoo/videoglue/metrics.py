@@ -1,5 +1,9 @@
-"""How VideoGLUE measures: top-1, and average precision of classes, times and boxes."""
+"""How VideoGLUE measures: top-1, and average precision of classes, times and boxes.
 
+Where nothing is there to be found, precision is not defined: NaN.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,12 +35,14 @@ class Found:
 def top_one(scores: Floats, labels: NDArray[np.int64]) -> float:
     """Share of rows whose largest score is that of their class.
 
-    A row with a score that is no number is wrong.
+    A row with a score that is no number is wrong; without rows there is no share, NaN.
 
     Example:
         >>> top_one(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
         0.5
     """
+    if not len(labels):
+        return math.nan
     told = ~np.isnan(scores).any(1)
     return float(((scores.argmax(1) == labels) & told).mean())
 
@@ -44,7 +50,7 @@ def top_one(scores: Floats, labels: NDArray[np.int64]) -> float:
 def mean_class_precision(scores: Floats, truth: NDArray[np.bool_]) -> float:
     """Mean over classes of average precision; classes without a positive are ignored.
 
-    Scores that are no number come last.
+    Scores that are no number come last. NaN if no class has a positive.
 
     Args:
         scores: `[n, classes]`.
@@ -62,7 +68,7 @@ def mean_class_precision(scores: Floats, truth: NDArray[np.bool_]) -> float:
         scores = np.where(unknown, np.nanmin(scores, initial=0.0) - 1, scores)
     shown = truth.any(0)
     if not shown.any():
-        return 0.0
+        return math.nan
     return float(
         average_precision_score(truth[:, shown], scores[:, shown], average="macro")
     )
@@ -80,7 +86,8 @@ def detection_precision(
     place, of those not matched yet, that it overlaps most; a second detection of a
     truth is a false one. Classes without a truth are ignored, and so are detections
     whose score is no number: nobody vouches for them. (As in ActivityNet; PASCAL VOC,
-    Everingham et al. 2010, lets a detection try its best truth alone.)
+    Everingham et al. 2010, lets a detection try its best truth alone.) NaN if no class
+    that counts has a truth.
 
     Args:
         detections: with scores.
@@ -92,7 +99,7 @@ def detection_precision(
     if classes is not None:
         wanted = np.intersect1d(wanted, np.asarray(classes))
     if not len(wanted):
-        return 0.0
+        return math.nan
     found = [_one_class(detections, truths, int(k), overlap) for k in wanted]
     return float(np.mean(found))
 

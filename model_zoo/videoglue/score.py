@@ -50,7 +50,7 @@ def stratified_average(
     """Mean over groups of the mean over each group's data sets.
 
     A group without a result is left out, not counted as zero: temporal localisation
-    has none where encoders are tuned.
+    has none where encoders are tuned. A result that is not defined (NaN) is none.
 
     Raises:
         UserError: no result at all, or one of an unknown data set.
@@ -61,10 +61,12 @@ def stratified_average(
         55.0
     """
     unknown = [name for name in results if name not in groups]
+    results = {name: v for name, v in results.items() if not math.isnan(v)}
     if unknown or not results:
         raise UserError(
-            f"results of {', '.join(unknown) or 'no data set'} cannot be averaged; "
-            f"give results of {', '.join(groups)}."
+            f"results of {', '.join(unknown) or 'no data set'} cannot be averaged "
+            "(what has no truth to find has no result); give results of "
+            f"{', '.join(groups)}."
         )
     found: dict[Group, list[float]] = {}
     for name, value in results.items():

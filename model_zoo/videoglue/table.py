@@ -62,7 +62,7 @@ class Table:
             "units": {"flops": self.flops_unit, "parameters": self.parameters_unit},
             "results": {
                 adaptation.value: {
-                    name: {"score": judged.score} | vars(judged.costs)
+                    name: {"score": judged.defined} | vars(judged.costs)
                     for name, judged in row.items()
                 }
                 for adaptation, row in self.results.items()

@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -67,8 +67,8 @@ class VideoPrismStages:
 
         clip = data.clip("clips with captions")
         options.refuse(
-            *("head", "label_space", "temperature", "always_normalize"),
-            because="videoprism learns from captions and from its own first stage",
+            (*CLASSES, "always_normalize"),
+            "videoprism learns from captions and from itself.",
         )
         width = options.embedding_dim or self.width
         video = EncoderShape(width=width, **self.video)
@@ -290,6 +290,7 @@ VIDEOPRISM = System(
     default_dataset="clips-plain",
     default_configuration="tiny",
     metric="text_to_video_recall_at_10",
+    beside=("zero_shot_accuracy", "probe_accuracy"),
     configurations={
         "tiny": Configuration(
             note="both stages and alignment; 4 frames of 16 tokens, width 32; the "

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -24,7 +24,9 @@ class DistillationStages:
         sizes: other arguments of `Sizes`.
         public: whether to start from the captioner that the zoo ships.
         captions: whose captions teach the dual encoder.
-        student_trained: what the last stage trains; None is the whole dual encoder.
+        student_trained: what the last stage trains, unless a person chose otherwise;
+            None is the whole dual encoder. The other stages train the half that is
+            adapted, whatever was chosen.
         task: other arguments of `DistillationTask`.
         shares: of the rounds, for the visual, the language and the last stage.
         rates: of the server in each of them, as multiples of the run's.
@@ -50,8 +52,8 @@ class DistillationStages:
         """Visual adaptation, language adaptation, distillation.
 
         Raises:
-            UserError: if the examples are not clips, patches do not divide them, or
-                `order` names other stages, or one twice.
+            UserError: if the examples are not clips, patches do not divide them,
+                `order` names other stages, or one twice, or an option does not apply.
         """
         from fedemb.stages import Stage, in_order
         from model_zoo.text.transformer import TextShape
@@ -67,10 +69,10 @@ class DistillationStages:
         from model_zoo.vld.tasks import CaptionTask, DistillationTask, InstructionTask
         from model_zoo.vld.visual import VitShape
 
-        options.refuse(
-            *("temperature", "always_normalize"),
-            because="its contrast has a temperature of its own; see model.changes.task",
-        )
+        because = "video_language_distillation learns from captions."
+        options.refuse((*CLASSES, "always_normalize"), because)
+        if "dual encoder" not in self.order:
+            options.refuse(["trainable"], "it chooses within the dual encoder.")
         more = dict(self.sizes)
         if options.embedding_dim:
             more["shared"] = options.embedding_dim
@@ -176,6 +178,7 @@ VIDEO_LANGUAGE_DISTILLATION = System(
     default_dataset="clips-plain",
     default_configuration="tiny",
     metric="text_to_video_recall_at_10",
+    beside=("caption_log_likelihood", "cider"),
     configurations={
         "tiny": Configuration(
             note=_NOTE, build=_tiny("sampled"), data=_CLIPS, public=_PUBLIC

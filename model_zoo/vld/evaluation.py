@@ -11,13 +11,13 @@ from fedemb.data import Examples
 from fedemb.devices import device_of
 from fedemb.identity import embed_all, labels_of
 from fedemb.metrics import identity_metrics
-from model_zoo.text.tokenizer import decode, shipped
 from model_zoo.video.encoder import clip_pixels
 from model_zoo.video.retrieval import both_ways, first_of_each
 from model_zoo.vld.instructions import PROMPT, SHORT, TEMPORAL, instructions
 from model_zoo.vld.language import token_losses
 from model_zoo.vld.metrics import choice_accuracy, cider
 from model_zoo.vld.network import Captioner, VideoLanguage
+from model_zoo.vld.pseudo import best_texts
 
 if TYPE_CHECKING:
     from model_zoo.vld.tasks import VideoLanguageTask
@@ -52,7 +52,7 @@ def evaluate(
     some = rows[:_CAPTIONED]
     clips = fields["clip"][some]
     told = captions[some].tolist()
-    written = caption_clips(task, model.captioner, clips)
+    written = best_texts(model.captioner, clips, task.beams)
     metrics["cider"] = cider(written, [[caption] for caption in told])
     asked = [PROMPT] * len(told)
     sums, counts = likelihoods(task, model.captioner, clips, asked, told)
@@ -60,19 +60,6 @@ def evaluate(
     for name, kind in (("short_answer", SHORT), ("before_after", TEMPORAL)):
         metrics |= answers(task, model.captioner, clips, told, kind, name)
     return metrics
-
-
-def caption_clips(
-    task: "VideoLanguageTask", captioner: Captioner, clips: NDArray[np.generic]
-) -> list[str]:
-    """Captions of clips `[n, T, H, W, 3]`, the best of a beam search."""
-    at = device_of(captioner)
-    written = []
-    for start in range(0, len(clips), _BLOCK):
-        part = clip_pixels(clips[start : start + _BLOCK]).to(at)
-        ids = captioner.best(part, task.prompts(len(part)).to(at), task.beams)
-        written += decode(shipped(task.vocab_size), ids.cpu().numpy())
-    return written
 
 
 def answers(

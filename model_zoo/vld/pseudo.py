@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from fedemb.errors import UserError
-from model_zoo.text.tokenizer import decode, encode, shipped
+from model_zoo.text.tokenizer import BytePair, decode, encode, shipped
 from model_zoo.video.encoder import clip_pixels
 from model_zoo.vld.generation import Sampler
 from model_zoo.vld.instructions import PROMPT
@@ -37,14 +37,14 @@ class PseudoCaptions:
         captions: S of them.
         model_hash: of the weights that wrote them.
         prompt_id: under which instruction.
-        seed: of the drawing.
+        seed: of the drawing; None of beam search, which draws nothing.
     """
 
     video_id: str
     captions: tuple[str, ...]
     model_hash: str
     prompt_id: str
-    seed: int
+    seed: int | None
 
 
 def model_hash(model: nn.Module) -> str:
@@ -55,6 +55,49 @@ def model_hash(model: nn.Module) -> str:
         hashed.update(f"{name} {array.dtype} {array.shape} ".encode())
         hashed.update(array.tobytes())
     return hashed.hexdigest()[:32]
+
+
+def captioner_of(backbone: nn.Module) -> Captioner:
+    """The part of a backbone that writes.
+
+    Raises:
+        UserError: if nothing in it does.
+    """
+    found = getattr(backbone, "captioner", None)
+    if isinstance(found, Captioner):
+        return found
+    raise UserError(
+        f"{type(backbone).__name__} writes no captions; give a run of "
+        "video_language_distillation."
+    )
+
+
+def best_texts(
+    captioner: Captioner, clips: NDArray[np.generic], beams: int = 4
+) -> list[str]:
+    """Captions of clips `[n, T, H, W, 3]`, the best of a beam search.
+
+    Raises:
+        UserError: as `beam_search` does.
+    """
+    tokenizer, prompt, at = _asked(captioner)
+    written = []
+    for start in range(0, len(clips), _BLOCK):
+        pixels = clip_pixels(clips[start : start + _BLOCK]).to(at)
+        ids = captioner.best(pixels, prompt.expand(len(pixels), -1), beams)
+        written += decode(tokenizer, ids.cpu().numpy())
+    return written
+
+
+def best_captions(
+    captioner: Captioner,
+    clips: NDArray[np.generic],
+    video_ids: Sequence[str],
+    beams: int = 4,
+) -> list[PseudoCaptions]:
+    """One caption per clip, the best of a beam search; see `best_texts`."""
+    texts = best_texts(captioner, clips, beams)
+    return _signed(captioner, video_ids, [[text] for text in texts], None)
 
 
 def write_captions(
@@ -85,34 +128,33 @@ def write_captions(
             f"samples={samples} must be at least 1, and {len(clips)} clips need as "
             f"many names, not {len(video_ids)}."
         )
-    shape = captioner.language.shape
-    tokenizer = shipped(shape.vocab_size)
-    prompt = torch.from_numpy(encode(tokenizer, [PROMPT], shape.length, bos=True))
+    tokenizer, prompt, at = _asked(captioner)
+    drawn = captioner.language.shape.length - 1
     written: list[list[str]] = [[] for _ in video_ids]
     for start in range(0, len(clips), _BLOCK):
         names = video_ids[start : start + _BLOCK]
-        pixels = clip_pixels(clips[start : start + _BLOCK])
-        luck = np.stack([_luck(n, seed, samples, shape.length - 1) for n in names])
+        pixels = clip_pixels(clips[start : start + _BLOCK]).to(at)
+        luck = np.stack([_luck(n, seed, samples, drawn) for n in names])
         for s in range(samples):
             ids = captioner.sampled(
                 pixels,
                 prompt.expand(len(names), -1),
-                torch.from_numpy(luck[:, s]),
+                torch.from_numpy(luck[:, s]).to(at),
                 sampler or Sampler(),
             )
-            for row, text in enumerate(decode(tokenizer, ids.numpy())):
+            for row, text in enumerate(decode(tokenizer, ids.cpu().numpy())):
                 written[start + row].append(text)
-    digest = model_hash(captioner)
-    return [
-        PseudoCaptions(
-            video_id=name,
-            captions=tuple(captions),
-            model_hash=digest,
-            prompt_id=PROMPT_ID,
-            seed=seed,
-        )
-        for name, captions in zip(video_ids, written, strict=True)
-    ]
+    return _signed(captioner, video_ids, written, seed)
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse to write over a file.
+
+    Raises:
+        UserError: if it is there.
+    """
+    if path.exists():
+        raise UserError(f"{path} already exists; choose another name.")
 
 
 def save_captions(path: Path, rows: Sequence[PseudoCaptions]) -> None:
@@ -121,8 +163,7 @@ def save_captions(path: Path, rows: Sequence[PseudoCaptions]) -> None:
     Raises:
         UserError: if the file is there already.
     """
-    if path.exists():
-        raise UserError(f"{path} already exists; choose another name.")
+    refuse_existing(path)
     lines = (json.dumps(asdict(row), sort_keys=True) + "\n" for row in rows)
     path.write_text("".join(lines), encoding="utf-8")
 
@@ -155,3 +196,31 @@ def _luck(name: str, seed: int, samples: int, length: int) -> NDArray[np.float32
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()[:16]
     draw = np.random.Generator(np.random.Philox(int.from_bytes(digest, "big")))
     return draw.random((samples, length)).astype(np.float32)
+
+
+def _asked(captioner: Captioner) -> tuple[BytePair, Tensor, torch.device]:
+    """The tokenizer, the prompt `[1, P]`, and where both belong."""
+    shape = captioner.language.shape
+    tokenizer = shipped(shape.vocab_size)
+    at = next(captioner.parameters()).device
+    ids = encode(tokenizer, [PROMPT], shape.length, bos=True)
+    return tokenizer, torch.from_numpy(ids).to(at), at
+
+
+def _signed(
+    captioner: Captioner,
+    video_ids: Sequence[str],
+    written: Sequence[Sequence[str]],
+    seed: int | None,
+) -> list[PseudoCaptions]:
+    digest = model_hash(captioner)
+    return [
+        PseudoCaptions(
+            video_id=name,
+            captions=tuple(captions),
+            model_hash=digest,
+            prompt_id=PROMPT_ID,
+            seed=seed,
+        )
+        for name, captions in zip(video_ids, written, strict=True)
+    ]

@@ -39,10 +39,12 @@ def load_public(model: VideoLanguage) -> None:
     state = public_captioner()
     for name, value in state.items():
         if name not in own or own[name].shape != value.shape:
+            clip = " x ".join(map(str, model.sizes.clip))
             raise NotAvailable(
-                f"the shipped captioner does not fit: {name} is {tuple(value.shape)}. "
-                "Use video_language_distillation:tiny with clips of 8 x 32 x 32, or "
-                "another configuration."
+                f"the shipped captioner does not fit clips of {clip}: {name} is "
+                f"{tuple(value.shape)} in it. It sees clips of 8 x 32 x 32 (--frames 8 "
+                "--image-size 32); video_language_distillation:small starts at random "
+                "and sees others."
             )
     model.load_state_dict(state, strict=False)
 

@@ -94,9 +94,12 @@ def _draw_adaptation(
         fontsize=9 if len(problems) < 6 else 6,
     )
     axes.set_xlim(-0.5, len(problems) - 0.5)
+    shown = table.results[adaptation]
     for at, name in enumerate(problems):
-        if name not in table.results[adaptation]:
+        if name not in shown:
             axes.text(at, 1, "not\nasked", ha="center", fontsize=8)
+        elif shown[name].defined is None:
+            axes.text(at, 1, "not\ndefined", ha="center", fontsize=8)
     axes.set_title(said_of(adaptation), loc="left", fontsize=10)
 
 

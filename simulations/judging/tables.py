@@ -35,7 +35,8 @@ def as_csv(judgements: Sequence[Judgement]) -> str:
 
     Columns: encoder, weights, epsilon (empty without a promise), adaptation, every
     problem and their stratified average in percent (empty where an encoder is not
-    tuned), mean costs of the classification problems, and both scores of the encoder.
+    tuned, or nothing is there to be found), mean costs of the classification problems,
+    and both scores of the encoder.
     """
     problems = list(judgements[0].table.groups)
     scores = ("videoglue_score_v1", "videoglue_score_v3")
@@ -50,7 +51,7 @@ def as_csv(judgements: Sequence[Judgement]) -> str:
         costs = {kind: table.costs(kind) for kind in COSTS}
         averages = table.averages()
         for adaptation, row in table.results.items():
-            cells = [row[name].score if name in row else "" for name in problems]
+            cells = [row[name].defined if name in row else None for name in problems]
             writer.writerow(
                 [one.name, one.weights, "" if one.epsilon is None else one.epsilon]
                 + [adaptation.value, *cells, averages[adaptation]]
@@ -96,7 +97,7 @@ def as_markdown(
         rows = [
             [
                 judged.contestant.name,
-                *(f"{judged.table.results[name][p].score:.1f}" for p in asked),
+                *(_percent(judged.table.results[name][p].defined) for p in asked),
                 f"{judged.table.averages()[name]:.1f}",
                 f"{judged.table.costs('parameters')[name]:,.0f}",
                 f"{judged.table.costs('aggregated')[name]:,.0f}",
@@ -116,6 +117,10 @@ def as_markdown(
     if notes:
         lines += ["", "## Notes", "", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
+
+
+def _percent(score: float | None) -> str:
+    return "not defined" if score is None else f"{score:.1f}"
 
 
 def said_of(adaptation: Adaptation) -> str:

@@ -73,6 +73,8 @@ class ReportContent:
         metrics: `initial`, `final` and perhaps `non_private`; each name -> value, None
             where it is not defined.
         rounds_completed: rounds behind `final`.
+        stages: what `report.json` holds of each: `name`, `rounds`, `trainable` and
+            `learning_rate`.
         headline: name of the metric that comes first.
         performance: `seconds`, `seconds_per_round`, `engine`, ...
         evaluations: rows of `metrics.csv`: `round` and any of the metrics,
@@ -95,6 +97,7 @@ class ReportContent:
     privacy: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, float | None]]
     rounds_completed: int
+    stages: Sequence[Mapping[str, Any]] = ()
     headline: str = "recall_at_1"
     performance: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Sequence[Mapping[str, float]] = ()

@@ -71,6 +71,7 @@ def render(content: ReportContent) -> str:
             if content.privacy.get(key) is not None
         ],
         disclosures=tables.disclosures(content),
+        stages=tables.stage_rows(content),
         performance=tables.facts(content.performance),
         environment=tables.facts(content.environment),
         diagnostics=tables.facts(content.diagnostics),

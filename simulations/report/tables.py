@@ -102,6 +102,24 @@ def headline(content: ReportContent) -> list[tuple[str, str]]:
     return rows
 
 
+def stage_rows(content: ReportContent) -> list[tuple[str, str]]:
+    """(name, what it did) of each stage, where there are several.
+
+    Metrics that a stage does not train, as those of a frozen half, stay as they are
+    while it lasts; whoever reads the curves must know when that was.
+    """
+    rows, end = [], 0
+    for stage in content.stages if len(content.stages) > 1 else ():
+        first = end + 1
+        end = min(end + int(stage["rounds"]), content.rounds_completed)
+        when = f"round {first}" if first == end else f"rounds {first} to {end}"
+        what = stage["trainable"].replace(",", ", ")
+        rate = number(stage["learning_rate"])
+        done = f"{when}: trained {what} at a server rate of {rate}"
+        rows.append((stage["name"], done if first <= end else "no round"))
+    return rows
+
+
 def facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(name, value) for a table; nested values are left to `report.json`."""
     return [

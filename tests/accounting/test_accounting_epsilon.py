@@ -288,7 +288,9 @@ def test_tiny_delta_is_left_to_renyi_divergences_aloud():
     ("change", "message"),
     [
         ({"population": 0}, "population=0"),
-        ({"users_per_round": 2000}, "users_per_round=2000"),
+        ({"users_per_round": 2000}, "users_per_round=2000 .* 1000 or less"),
+        ({"users_per_round": math.nan}, "users_per_round=nan"),
+        ({"users_per_virtual_client": 11}, "users-per-virtual-client 10 or less"),
         ({"noise_multiplier": -1.0}, "noise_multiplier=-1.0"),
         ({"noise_multiplier": math.nan}, "noise_multiplier=nan"),
         ({"users_per_virtual_client": 0}, "users_per_virtual_client=0"),

@@ -50,3 +50,12 @@ def test_dp_fedavg_needs_a_head_to_aggregate(fedemb: CommandLine, setting: str) 
     code, _, err = fedemb(*TINY, "--baseline", "dp-fedavg", "--set", setting)
     assert code == 2
     assert "model.head=linear" in err.strip().splitlines()[-1]
+
+
+def test_dp_fedavg_is_refused_where_nothing_tells_classes_apart(
+    fedemb: CommandLine,
+) -> None:
+    asked = ("--model", "g_vilm", "--baseline", "dp-fedavg", "--users", "300")
+    code, _, err = fedemb("simulate", *asked)
+    assert code == 2
+    assert "--baseline dp-fedavg aggregates a linear head" in err

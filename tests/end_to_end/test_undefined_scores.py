@@ -55,6 +55,9 @@ def test_undefined_scores_are_null_with_a_notice(
     assert code == 0
     assert json.loads(said)["metrics"]["recall_at_1"] is None
     assert "not defined" in here("evaluate", out)[1]
+    code, said, _ = here("report", out)
+    assert code == 0
+    assert "recall_at_1          not defined  not defined" in said
 
 
 def test_defined_scores_bring_no_notice(

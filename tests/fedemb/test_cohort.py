@@ -170,7 +170,10 @@ def test_the_sampler_names_the_mechanism_that_it_draws():
     ("kind", "values", "message"),
     [
         (PoissonUsers, (0, 1, 1), "population=0"),
-        (PoissonVirtualClients, (10, 11, 1), "users_per_round=11"),
+        (PoissonVirtualClients, (10, 11, 1), "=11 .* --users-per-round 10 or less"),
+        (PoissonVirtualClients, (10**6, 10**6 + 1, 1), "users_per_round=1000001 must"),
+        (PoissonVirtualClients, (10, 5, 8), "=8 .*users-per-virtual-client 5 or less"),
+        (FixedSize, (100, 100, 8), "users_per_round=100 .* --users-per-round 96"),
         (PoissonVirtualClients, (10, 0, 1), "users_per_round=0"),
         (PoissonVirtualClients, (10, 3, 4), "users_per_virtual_client=4"),
         (FixedSize, (10, 5, 2), "must be a multiple"),

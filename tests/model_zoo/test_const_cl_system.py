@@ -212,7 +212,15 @@ def test_metrics_are_there(backbone):
     rows = np.arange(60)
     some = Examples(held_out.take(rows), np.array([0, 60]))
     found = TASK.evaluate(backbone, some)
+    assert set(registry.get("const_cl").watched) <= set(found)
     names = ("recall_at_1", "track_precision", "track_success", "region_matching")
     names += ("view_to_view_recall_at_10",)
     assert all(0 <= found[name] <= 1 for name in names)
     assert 0.3 < found["region_matching_chance"] <= 0.5
+    hidden = some.fields | {"boxes": np.full_like(some.fields["boxes"], -1)}
+    blind = TASK.evaluate(backbone, Examples(hidden, some.offsets))
+    assert set(blind) == set(found)
+    assert {name for name in blind if np.isnan(blind[name])} == {
+        *("track_precision", "track_success"),
+        *("region_matching", "region_matching_chance"),
+    }

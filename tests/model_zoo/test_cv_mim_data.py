@@ -9,6 +9,7 @@ import torch
 
 from fedemb.data import Examples
 from fedemb.errors import UserError
+from model_zoo import registry
 from model_zoo.cv_mim.distances import aligned_mpjpe, mpjpe
 from model_zoo.cv_mim.encoder import SCALE_UNIT, normalize_2d
 from model_zoo.cv_mim.geometry import (
@@ -265,3 +266,4 @@ def test_recorded_motions_can_be_trained_on_and_evaluated(tmp_path):
     assert torch.isfinite(task.loss(head, task.features(backbone, batch), batch))
     found = task.evaluate(backbone, data.held_out())
     assert {"recall_at_1", "cross_view_recall_at_1", "pose_hit_at_1"} <= set(found)
+    assert set(registry.get("cv_mim").watched) <= set(found)

@@ -227,6 +227,7 @@ def test_after_a_round_heads_differ_and_the_backbone_is_one():
 
 def test_metrics_are_there_and_start_near_chance(backbone):
     found = TASK.evaluate(backbone, DATA.held_out())
+    assert set(registry.get("g_vilm").watched) <= set(found)
     assert 0 <= found["text_to_video_recall_at_10"] < 0.5
     assert found["grounding_chance"] > 0
     assert 0 <= found["paste_accuracy"] <= 1

@@ -10,6 +10,7 @@ import pytest
 from fedemb.errors import NotAvailable, UserError
 from fedemb.stages import Stage
 from model_zoo import registry
+from model_zoo.system import CLASSES
 
 
 def test_listing_systems_and_reading_their_cards_imports_no_torch():
@@ -108,6 +109,30 @@ def test_clips_are_refused_where_pictures_are_needed(name, data):
     facts = registry.DataFacts(example_shape=(8, 32, 32, 3), num_classes=3)
     with pytest.raises(UserError, match=f"trained on pictures.*such as {data}"):
         registry.get(name).build(data=facts)
+
+
+WITHOUT_CLASSES = (
+    *("const_cl", "cv_mim", "g_vilm", "univrd", "video_language_distillation"),
+    "videoprism",
+)
+
+
+@pytest.mark.parametrize("name", WITHOUT_CLASSES)
+@pytest.mark.parametrize("option", CLASSES)
+def test_options_of_class_heads_are_refused_where_nothing_tells_classes(name, option):
+    system = registry.get(name)
+    value = 0.5 if option == "temperature" else "global"
+    options = registry.TaskOptions(**{option: value})
+    with pytest.raises(UserError, match=f"{option}=.* does not apply: {name}"):
+        system.build(data=system.configuration().data, options=options)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_what_a_person_wants_trained_is_what_the_last_stage_trains(name):
+    system = registry.get(name)
+    options = registry.TaskOptions(trainable="norm")
+    stages = system.build(data=system.configuration().data, options=options)
+    assert stages[-1].trainable == "norm"
 
 
 @pytest.mark.parametrize("name", registry.names())

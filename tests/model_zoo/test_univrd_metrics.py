@@ -96,6 +96,16 @@ def test_hico_constants():
     assert result == {"full": HICO_RARE / 600, "rare": 1.0, "non_rare": 0.0}
 
 
+def test_means_over_nothing_annotated_are_not_defined():
+    guessed = triplets([(0, 0, 0.9, 0.2, True)])
+    nothing = guessed.where(np.zeros(1, bool))
+    assert np.isnan(vcoco_map(guessed, nothing, 1, scenario=1))
+    assert np.isnan(mean_recall(guessed, nothing, 50))
+    result = hico_map(np.array([np.nan, 1.0, np.nan]), np.array([3, 30, 30]))
+    assert np.isnan(result["rare"])
+    assert (result["full"], result["non_rare"]) == (1 / 3, 0.5)
+
+
 def test_vcoco_scenarios_differ_in_actions_without_object():
     truth = triplets([(0, 0, 1.0, 0.0, False), (1, 0, 1.0, 0.0, True)])
     guessed = triplets([(0, 0, 0.9, 0.2, True), (1, 0, 0.8, 0.0, True)])

@@ -307,6 +307,7 @@ def test_metrics_of_what_nobody_annotated_are_not_defined(field, undefined):
     metrics = stage.task.evaluate(
         build(stage), Examples({**rows.fields, **blank}, rows.offsets)
     )
+    assert set(registry.get("univrd").watched) <= set(metrics)
     assert np.isnan(metrics["relation_map"])
     assert np.isnan(metrics["mean_recall_at_100"])
     assert np.isnan(metrics["detection_map"]) == ("detection" in undefined)

@@ -1,5 +1,7 @@
 """The protocol as a whole: what it leaves alone, what it trains, what it can tell."""
 
+import dataclasses
+import json
 from functools import partial
 
 import numpy as np
@@ -18,7 +20,9 @@ from model_zoo.videoglue.score import Adaptation, Group
 from model_zoo.videoglue.table import judge_all
 from model_zoo.videoglue.vit3d import ViT3D, ViTShape
 from simulations.datasets.videoglue.suite import generated_suite
-from simulations.judging.contestants import encoder_of
+from simulations.judging.contestants import Contestant, encoder_of
+from simulations.judging.pictures import as_picture
+from simulations.judging.tables import Judgement, as_csv, as_markdown
 
 SHAPE = ViTShape(clip=(4, 8, 8), tube=(2, 4, 4), width=16, layers=2, mlp=32)
 QUICK = Recipe(steps=40, batch_size=16, learning_rate=1e-2, layers=2, bottleneck=4)
@@ -128,6 +132,24 @@ def test_views_are_crops_along_the_longer_side():
 def with_events(data):
     labels = data.fields["label"]
     return examples(**data.fields, events=np.eye(2, dtype=np.int64)[labels])
+
+
+def test_a_problem_without_any_truth_has_no_result(encoder):
+    asked = problem(by_colour, Group.MULTI_LABEL, with_events)
+    asked.test.fields["events"][:] = 0
+    known = dataclasses.replace(problem(by_colour), name="known")
+    quick = dataclasses.replace(QUICK, steps=1)
+    table = judge_all(encoder, [asked, known], quick, [Adaptation.FROZEN])
+    content = table.to_dict()
+    json.dumps(content, allow_nan=False)
+    scores = content["results"]["frozen"]
+    assert scores["toy"]["score"] is None
+    assert content["averages"]["frozen"] == scores["known"]["score"]
+    one = Contestant(name="one", encoder=encoder, weights="random", epsilon=None)
+    judged = [Judgement(contestant=one, table=table)]
+    assert "not defined" in as_markdown(judged, "toys", {}, "a.svg")
+    assert ",frozen,," in as_csv(judged)
+    assert "<svg" in as_picture(judged)
 
 
 @pytest.mark.parametrize("group", [Group.APPEARANCE, Group.MULTI_LABEL])

@@ -98,11 +98,20 @@ def test_no_detections_find_nothing():
     assert detection_precision(none, TRUTH, 0.5) == 0.0
 
 
+def test_where_nothing_is_to_be_found_precision_is_not_defined():
+    guesses = found([(0, (0, 0, 10, 10), 1, 0.9)])
+    nothing = Found(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+    assert np.isnan(detection_precision(guesses, nothing, 0.5))
+    assert np.isnan(detection_precision(guesses, TRUTH, 0.5, classes=[7]))
+    assert np.isnan(temporal_precision(guesses, nothing))
+    assert np.isnan(mean_class_precision(np.ones((2, 3)), np.zeros((2, 3), bool)))
+    assert np.isnan(top_one(np.zeros((0, 3)), np.zeros(0, int)))
+
+
 def test_classes_without_a_positive_are_ignored():
     truth = np.array([[1, 0, 0], [0, 0, 1]], bool)
     scores = np.array([[0.9, 0.9, 0.1], [0.1, 0.9, 0.8]])
     assert mean_class_precision(scores, truth) == 1.0
-    assert mean_class_precision(scores, np.zeros((2, 3), bool)) == 0.0
     assert top_one(scores, np.array([0, 2])) == 0.5
 
 

@@ -122,6 +122,13 @@ def test_missing_temporal_localisation_drops_its_group():
     assert average(row) == pytest.approx((60 + 60 + 50 + 30) / 4)
 
 
+def test_what_has_no_truth_to_find_drops_its_group_too():
+    with_truth = {"kinetics400": 80.0, "charades": 50.0}
+    assert stratified_average(with_truth | {"ava": math.nan}) == 65.0
+    with pytest.raises(UserError, match="has no truth to find"):
+        stratified_average({"ava": math.nan})
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(1.01, 1e12), min_size=4, max_size=4))
 def test_weights_sum_to_one_and_dearer_adaptations_weigh_less(costs):

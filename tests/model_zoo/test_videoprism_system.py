@@ -344,7 +344,7 @@ def test_every_stage_is_judged_by_the_same_metrics(task, student):
     held_out = DATA.held_out()
     some = held_out.only(np.arange(0, 200, 2))
     found = task.evaluate(student, some)
-    assert VIDEOPRISM.metric in found
+    assert set(VIDEOPRISM.watched) <= set(found)
     assert {"recall_at_1", "probe_accuracy", "zero_shot_accuracy"} <= set(found)
     assert found["zero_shot_accuracy"] < 0.5
     assert 0 <= found["video_to_text_recall_at_10"] < 0.6

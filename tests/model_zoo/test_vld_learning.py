@@ -5,8 +5,8 @@ import torch
 
 from model_zoo import registry
 from model_zoo.system import DataFacts
-from model_zoo.vld.evaluation import caption_clips
 from model_zoo.vld.metrics import cider
+from model_zoo.vld.pseudo import best_texts
 from simulations.datasets.clips import PlainClips
 
 
@@ -20,7 +20,7 @@ def test_the_public_model_describes_what_there_is_and_no_motion():
     whole = PlainClips(100).held_out()
     rows = np.arange(32) * (len(whole) // 32)
     clips = whole.only(rows).fields
-    written = caption_clips(task, captioner, clips["clip"])
+    written = best_texts(captioner, clips["clip"], task.beams)
     told = clips["caption"].tolist()
     own = cider(written, [[text] for text in told])
     others = cider(written, [[text] for text in told[1:] + told[:1]])

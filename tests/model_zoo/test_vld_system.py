@@ -14,7 +14,7 @@ from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 from model_zoo import registry
-from model_zoo.system import DataFacts
+from model_zoo.system import DataFacts, TaskOptions
 from model_zoo.text.tokenizer import BOS
 from model_zoo.text.transformer import TextShape
 from model_zoo.video.encoder import VideoEncoder
@@ -27,7 +27,13 @@ from model_zoo.vld.network import (
     VideoLanguage,
     student_sees_as_teacher,
 )
-from model_zoo.vld.pseudo import load_captions, save_captions, write_captions
+from model_zoo.vld.pseudo import (
+    best_captions,
+    best_texts,
+    load_captions,
+    save_captions,
+    write_captions,
+)
 from model_zoo.vld.tasks import CaptionTask, DistillationTask, InstructionTask
 from model_zoo.vld.visual import VitShape
 from simulations.datasets.clips import PlainClips
@@ -227,6 +233,13 @@ def test_files_of_captions_say_who_wrote_them(backbone, tmp_path):
     assert sum(len(set(row.captions)) >= 2 for row in rows) > len(rows) / 2
     alone = write_captions(backbone.captioner, clips[3:4], names[3:4], seed=4)
     assert alone == rows[3:4]
+    best = best_captions(backbone.captioner, clips, names, beams=2)
+    assert [row.captions for row in best] == [
+        (text,) for text in best_texts(backbone.captioner, clips, 2)
+    ]
+    assert {(row.model_hash, row.seed) for row in best} == {(rows[0].model_hash, None)}
+    save_captions(tmp_path / "best.jsonl", best)
+    assert load_captions(tmp_path / "best.jsonl") == best
     with torch.no_grad():
         backbone.captioner.language.decoder_norm.weight.mul_(3)
     others = write(samples=3, seed=4)
@@ -355,7 +368,7 @@ def test_stages_of_a_run_share_one_backbone_and_its_rounds():
     assert stages[-1].task.captions == "sampled"
     with pytest.raises(UserError, match="frames, height, width"):
         system.build(data=DataFacts(example_shape=(32, 32, 3), num_classes=4))
-    with pytest.raises(NotAvailable, match="does not fit"):
+    with pytest.raises(NotAvailable, match="fit clips of 4 x 32 x 32: .*--frames 8"):
         system.build(data=DataFacts(example_shape=(4, 32, 32, 3), num_classes=4))[
             0
         ].task.make_backbone()
@@ -374,6 +387,7 @@ def test_metrics_are_there_and_start_near_chance(backbone):
     rows = np.arange(80)
     few = held_out.only(rows)
     found = DISTIL.evaluate(backbone, few)
+    assert set(registry.get("video_language_distillation").watched) <= set(found)
     assert 0 <= found["text_to_video_recall_at_10"] < 0.5
     assert 0 <= found["cider"] < 1
     assert found["caption_log_likelihood"] < -3
@@ -392,11 +406,19 @@ def test_unknown_sources_of_captions_are_refused():
         dataclasses.replace(SIZES, text=dataclasses.replace(SIZES.text, length=8))
 
 
-def in_order(*order):
+def in_order(*order, **options):
     system = registry.get("video_language_distillation")
     configuration = system.configurations["tiny"]
     build = dataclasses.replace(configuration.build, order=order)
-    return build(data=configuration.data, options=configuration.options)
+    return build(data=configuration.data, options=TaskOptions(**options))
+
+
+def test_a_choice_of_what_is_trained_leaves_the_adapted_halves_alone():
+    """Otherwise adaptation trained towers that its loss does not reach: only noise."""
+    stages = in_order("visual", "language", "dual encoder", trainable="last")
+    assert [s.trainable for s in stages] == [VISUAL, LANGUAGE, "last"]
+    with pytest.raises(UserError, match="trainable='last' does not apply"):
+        in_order("visual", "language", trainable="last")
 
 
 def test_stages_can_be_left_out_or_run_in_another_order():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fedemb.errors import UserError
 from fedemb.noise_forecast import noise_forecast
 from simulations.report import Gallery, ReportContent, write_report
-from simulations.report.tables import disclosures, metric_rows
+from simulations.report.tables import disclosures, metric_rows, stage_rows
 from simulations.report.wording import epsilon_text, gauge_position
 
 METRICS = ("recall_at_far_1e-3", "recall_at_far_1e-1", "recall_at_1", "roc_auc")
@@ -121,6 +121,20 @@ def content(**changes):
         "diagnostics": {"mean_loss": 1.25},
     }
     return ReportContent(**(values | changes))
+
+
+def stage(name, rounds):
+    return {"name": name, "rounds": rounds, "trainable": "a,b", "learning_rate": 0.1}
+
+
+def test_stages_are_told_with_their_rounds_where_there_are_several():
+    several = [stage("see", 20), stage("ask", 0), stage("read", 40)]
+    assert stage_rows(content(stages=several)) == [
+        ("see", "rounds 1 to 20: trained a, b at a server rate of 0.1"),
+        ("ask", "no round"),
+        ("read", "rounds 21 to 50: trained a, b at a server rate of 0.1"),
+    ]
+    assert stage_rows(content(stages=[stage("all", 50)])) == []
 
 
 def page_of(folder, **changes):
