@@ -6,6 +6,10 @@ measures nothing of the kind.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
+
+Move = Literal["falls", "rises", "stays", ""]
+"""What the paper says that a metric does without a mechanism; "" if it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,8 @@ class Switch:
         change: what `--set model.changes.` gets, NAME=VALUE.
         off: what is then missing or different.
         says: the paper, with author, year and table.
+        moves: what that says of each of the metrics; of none if empty.
+        options: of the command line, of the runs with the mechanism and without it.
     """
 
     system: str
@@ -25,6 +31,19 @@ class Switch:
     change: str
     off: str
     says: str = ""
+    moves: tuple[Move, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def move(self, metric: str) -> Move:
+        """What the paper says of a metric."""
+        told: dict[str, Move] = dict(zip(self.metrics, self.moves, strict=False))
+        return told.get(metric, "")
+
+    @property
+    def together(self) -> str:
+        """What runs with and without it have besides the options of the system."""
+        words = " ".join(word for word in self.options if word != "--set")
+        return f"; both with `{words}`" if words else ""
 
 
 SHARED = (
@@ -54,6 +73,10 @@ OPTIONS = {
 
 _TEXTS = ("text_to_video_recall_at_10",)
 _POSES = "Zhao et al. 2021, abstract"
+_REGIONS = (
+    "next to global contrast alone, AVA 24.1 and 18.4, OTB2015 precision 78.1 and 75.4 "
+    "(Yuan et al. 2022, tables of the public code)"
+)
 _VIDEOS = "Xiong et al. 2023, Table 6: MSR-VTT, R@1"
 _RELATIONS = "Zhao et al. 2023, ablations: HICO-DET, mAP"
 _PRISM = "Zhao et al. 2024, Table 26: K400, SSv2"
@@ -77,19 +100,23 @@ _relations = partial(
 )
 _prism = partial(Switch, "videoprism", (*_TEXTS, "probe_accuracy"))
 _captions = partial(Switch, "video_language_distillation", _TEXTS)
-_maps = partial(Switch, "deeplab2", ("pq", "miou"))
-_pictures = partial(Switch, "imagen3", ("explained",))
+_maps = partial(Switch, "deeplab2", ("pq", "miou", "ap_50"))
+_pictures = partial(Switch, "imagen3", ("explained", "condition_gain"))
+_WORSE: tuple[Move, ...] = ("falls", "falls", "")
+_SAME: tuple[Move, ...] = ("stays", "stays", "")
 
 SWITCHES = (
     _poses(
         "sizes.view_weight=0",
         "cross-view term",
         f"it is what makes pose codes independent of the view ({_POSES}); no number",
+        ("falls", "falls", "rises"),
     ),
     _poses(
         "sizes.disentangle_weight=0",
         "both bounds on what codes share",
         f"it disentangles pose from view ({_POSES}); no number",
+        ("", "", "rises"),
     ),
     _poses("sizes.prior_weight=0", "prior", f"it smooths ({_POSES}); no number"),
     _poses("sizes.representation_weight=0", "representation term"),
@@ -98,42 +125,67 @@ SWITCHES = (
     _poses('sizes.algorithm="autoencoder"', "reconstruction instead"),
     _poses('sizes.fusion="poe"', "fusion by product"),
     _poses('sizes.fusion="cat"', "fusion side by side"),
-    _regions("local_weight=0", "local loss"),
+    _regions("global_weight=0", "global loss"),
+    _regions("local_weight=0", "local loss", _REGIONS, ("", "falls", "falls")),
     _regions(
         "head.guided=false",
         "decoder: regions are compared as they are",
         "regions whose looks change should not look alike in both views (Yuan et "
         "al. 2022, abstract); no number",
+        ("", "falls", "falls"),
     ),
     _grounded(
-        "task.weights=[0,0,1]", "grouping and grounding", f"24.7 to 22.7 ({_VIDEOS})"
+        "task.weights=[0,0,1]",
+        "grouping and grounding",
+        f"24.7 to 22.7 ({_VIDEOS})",
+        ("falls", ""),
     ),
-    _texts("task.weights=[0,1,1]", "temporal grouping", f"24.7 to 23.3 ({_VIDEOS})"),
-    _grounded("task.weights=[1,0,1]", "grounding", f"24.7 to 24.2 ({_VIDEOS})"),
+    _texts(
+        "task.weights=[0,1,1]",
+        "temporal grouping",
+        f"24.7 to 23.3 ({_VIDEOS})",
+        ("falls",),
+    ),
+    _grounded(
+        "task.weights=[1,0,1]", "grounding", f"24.7 to 24.2 ({_VIDEOS})", ("falls", "")
+    ),
     _texts('task.paste_source="none"', "cut and paste"),
-    _relations("decoupled=false", "cascade", f"29.93 to 24.88 ({_RELATIONS})"),
+    _relations("decoupled=false", "cascade", f"29.93 to 24.88 ({_RELATIONS})", _WORSE),
     _relations(
-        "name_prompts=false", "prompts of names", f"29.93 to 28.08 ({_RELATIONS})"
+        "name_prompts=false",
+        "prompts of names",
+        f"29.93 to 28.08 ({_RELATIONS})",
+        _WORSE,
     ),
     _relations(
         "phrase_prompts=false",
         "prompts of phrases",
         f"no difference, 0.00 and +0.01 for other prompts ({_RELATIONS})",
+        _SAME,
     ),
     _relations('classifiers="ids"', "texts as classifiers"),
     _relations("focal.gamma=0", "focal weights"),
-    _relations("suppression=1", "pair-wise NMS", f"29.93 to 27.92 ({_RELATIONS})"),
-    _relations("augmentation.mosaics=[1]", "mosaics", f"29.93 to 28.17 ({_RELATIONS})"),
+    _relations(
+        "suppression=1", "pair-wise NMS", f"29.93 to 27.92 ({_RELATIONS})", _WORSE
+    ),
+    _relations(
+        "augmentation.mosaics=[1]",
+        "mosaics",
+        f"29.93 to 28.17 ({_RELATIONS})",
+        _WORSE,
+    ),
     _prism(
         'order=["contrastive","alignment"]',
         "second stage",
         "frozen features gain from the first to the last step of Figure 4: K400 "
         "81.7 to 84.2, SSv2 50.0 to 63.6 (Zhao et al. 2024)",
+        ("", "falls"),
     ),
     _prism(
         "distillation.shuffled=false",
         "shuffled tokens",
         f"84.2 to 83.6, 63.6 to 61.8 ({_PRISM})",
+        ("", "falls"),
     ),
     _prism(
         "distillation.weights=[1,0]",
@@ -145,11 +197,15 @@ SWITCHES = (
         "adaptation of the captioner",
         "taught by an adapted model 3.8 better than the strongest baseline that "
         f"has an image-language model, too ({_ADAPTED})",
+        ("falls",),
     ),
     _captions('order=["language","dual encoder"]', "visual adaptation"),
     _captions('captions="original"', "captions that a model writes: people's instead"),
     _maps("losses.center=0", "loss of centres"),
+    _maps("losses={center=0,offset=0}", "losses of centres and of offsets"),
     _maps("losses.semantic=0", "loss of classes"),
     _pictures('text_by=["pooled"]', "words one by one: the pooled text alone"),
+    _pictures('text_by=["tokens"]', "pooled text: words one by one alone"),
+    _pictures("text_by=[]", "text"),
     _pictures("drop=0", "rows that train without text"),
 )
