@@ -100,7 +100,7 @@ _relations = partial(
 )
 _prism = partial(Switch, "videoprism", (*_TEXTS, "probe_accuracy"))
 _captions = partial(Switch, "video_language_distillation", _TEXTS)
-_maps = partial(Switch, "deeplab2", ("pq", "miou", "ap_50"))
+_maps = partial(Switch, "deeplab2", ("pq", "miou", "instance_ap_50"))
 _pictures = partial(Switch, "imagen3", ("explained", "condition_gain"))
 _WORSE: tuple[Move, ...] = ("falls", "falls", "")
 _SAME: tuple[Move, ...] = ("stays", "stays", "")
