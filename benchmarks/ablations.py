@@ -31,7 +31,7 @@ def heading(systems: Sequence[str], rounds: int | None) -> str:
     Example:
         >>> print(heading(["cv_mim"], None))
         --users 20000 --noise-multiplier 0 --set run.evaluate_every=0
-        cv_mim: --rounds 40 --users-per-round 256
+        cv_mim: --rounds 160 --users-per-round 64
     """
     common = len(SHARED)
     lines = [" ".join(SHARED)]
