@@ -67,7 +67,7 @@ OPTIONS = {
     ),
     "video_language_distillation": ("--rounds", "30", "--users-per-round", "80"),
     "deeplab2": ("--rounds", "300", "--users-per-round", "16"),
-    "imagen3": ("--rounds", "30", "--users-per-round", "128"),
+    "imagen3": ("--rounds", "150", "--users-per-round", "24"),
 }
 """How each is: mostly with more rounds of fewer users than its recipe has.
 
