@@ -1,5 +1,6 @@
 """Rows of the table of mechanisms: means, the range of the seeds, and a verdict."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.switches import Move, Switch
@@ -100,6 +101,8 @@ def verdict(expected: Move, differences: Sequence[float]) -> str:
     """
     if not expected:
         return ""
+    if any(math.isnan(difference) for difference in differences):
+        return "not defined"
     if expected == "stays":
         if len(differences) == 1:
             return "one seed cannot tell"

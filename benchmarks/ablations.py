@@ -14,6 +14,7 @@ was. `--print` makes none at all and prints what is kept, with the seeds that th
 import argparse
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,8 +95,9 @@ class Runs:
 
 
 def _final(report: Mapping[str, Any]) -> Metrics:
-    final: Metrics = report["metrics"]["final"]
-    return final
+    """Its last metrics; those that are not defined are `null` in a report."""
+    final: Mapping[str, float | None] = report["metrics"]["final"]
+    return {name: math.nan if value is None else value for name, value in final.items()}
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What `benchmarks.ablations` switches off exists, and is switched off."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -71,6 +72,7 @@ def test_a_row_has_a_cell_for_every_column_and_the_range_of_the_seeds():
         ("stays", [0.1, -0.2], "yes"),
         ("stays", [0.1, 0.2], "no"),
         ("", [0.1, 0.2], ""),
+        ("falls", [-0.1, float("nan")], "not defined"),
     ],
 )
 def test_a_metric_has_moved_if_it_did_with_every_seed(expected, differences, found):
@@ -83,7 +85,8 @@ def numbered(monkeypatch):
 
     def run(system, options):
         made.append((system, tuple(options)))
-        return {"metrics": {"final": {"roc_auc": float(len(made))}}}
+        final = {"roc_auc": float(len(made)), "pq": None}
+        return {"metrics": {"final": final}}
 
     monkeypatch.setattr("benchmarks.ablations.report_of", run)
     return made
@@ -93,8 +96,9 @@ def test_a_kept_report_is_read_and_other_options_are_another_run(tmp_path, monke
     made = numbered(monkeypatch)
     runs, options = Runs(tmp_path), options_of("cv_mim", 3)
     first = runs.metrics_of("cv_mim", options)
-    assert runs.metrics_of("cv_mim", options) == first
-    assert runs.metrics_of("cv_mim", options_of("cv_mim", 4)) != first
+    again = runs.metrics_of("cv_mim", options)
+    other = runs.metrics_of("cv_mim", options_of("cv_mim", 4))
+    assert [found["roc_auc"] for found in (first, again, other)] == [1, 1, 2]
     assert len(made) == 2
 
 
@@ -106,8 +110,10 @@ def test_switches_of_a_system_share_its_runs_and_print_only_what_is_kept(
         Switch("cv_mim", ("roc_auc",), f"sizes.{name}_weight=0", name)
         for name in ("view", "prior")
     )
-    assert Runs(tmp_path).pairs(one, [0]) == [({"roc_auc": 1.0}, {"roc_auc": 2.0})]
-    assert Runs(tmp_path).pairs(other, [0]) == [({"roc_auc": 1.0}, {"roc_auc": 3.0})]
+    for switch, last in ((one, 2.0), (other, 3.0)):
+        ((usual, without),) = Runs(tmp_path).pairs(switch, [0])
+        assert (usual["roc_auc"], without["roc_auc"]) == (1.0, last)
+        assert math.isnan(usual["pq"])
     printing = Runs(tmp_path, made=False)
     assert len(printing.pairs(one, [0, 1])) == 1  # there is no seed 1
     kept = len(made)
