@@ -58,11 +58,11 @@ SHARED = (
 
 OPTIONS = {
     "cv_mim": ("--rounds", "160", "--users-per-round", "64"),
-    "const_cl": ("--rounds", "150", "--users-per-round", "20"),
-    "g_vilm": ("--rounds", "120", "--users-per-round", "30"),
-    "univrd": ("--rounds", "240", "--users-per-round", "40"),
+    "const_cl": ("--rounds", "100", "--users-per-round", "10"),
+    "g_vilm": ("--rounds", "120", "--users-per-round", "16"),
+    "univrd": ("--rounds", "160", "--users-per-round", "30"),
     "videoprism": (
-        *("--rounds", "120", "--users-per-round", "20"),
+        *("--rounds", "100", "--users-per-round", "16"),
         *("--set", "model.changes.shares=[0.4,0.4,0.2]"),
     ),
     "video_language_distillation": ("--rounds", "30", "--users-per-round", "80"),
