@@ -6,64 +6,36 @@ Every system is trained by `fedemb simulate`, without noise, on its default gene
 data: as it is and once for each of its switches (`benchmarks/switches.py`). Runs are
 much shorter than the recipes, so that each takes about a minute of one core. Seeds make
 other data and other starts; a difference whose sign changes with the seed is noise.
+
+With `--kept FOLDER` no run is made twice, so that an interrupted table goes on where it
+was. `--print` makes none at all and prints what is kept, with the seeds that there are.
 """
 
 import argparse
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ablation_table import COLUMNS, Metrics, rows
 from benchmarks.simulated import report_of
 from benchmarks.switches import OPTIONS, SHARED, SWITCHES, Switch
 
-COLUMNS = (
-    *("system", "switched off", "metric", "as it is", "without", "difference"),
-    "the paper says",
-)
 
-
-def row(
-    switch: Switch, metric: str, usual: Sequence[float], without: Sequence[float]
-) -> str:
-    """A row of the table: means, and the difference of every seed.
-
-    What the paper says stands in the first row of a switch alone.
+def heading(systems: Sequence[str], rounds: int | None) -> str:
+    """How the runs were made, in a line for each system.
 
     Example:
-        >>> switch = Switch(
-        ...     system="cv_mim",
-        ...     change="sizes.view_weight=0",
-        ...     off="no view",
-        ...     metrics=("roc_auc",),
-        ... )
-        >>> row(switch, "roc_auc", [0.8, 0.9], [0.7, 0.6])  # doctest: +ELLIPSIS
-        '| `cv_mim` | no view (`sizes.view_weight=0`) | `roc_auc` | 0.850 | 0.650 | ...'
-    """
-    gone = [after - before for before, after in zip(usual, without, strict=True)]
-    cells = (
-        f"`{switch.system}`",
-        f"{switch.off} (`{switch.change}`)",
-        f"`{metric}`",
-        f"{sum(usual) / len(usual):.3f}",
-        f"{sum(without) / len(without):.3f}",
-        ", ".join(f"{difference:+.3f}" for difference in gone),
-    )
-    says = switch.says if metric == switch.metrics[0] else ""
-    return f"| {' | '.join(cells)} | {says} |".replace("|  |", "| |")
-
-
-def heading(systems: Sequence[str], seeds: Sequence[int], rounds: int | None) -> str:
-    """How the runs were made, in a sentence for each system.
-
-    Example:
-        >>> print(heading(["cv_mim"], [0, 1], None))
-        Seeds 0, 1; --users 20000 --noise-multiplier 0 --set run.evaluate_every=0
-        cv_mim: --rounds 40 --users-per-round 256
+        >>> print(heading(["cv_mim"], None))
+        --users 20000 --noise-multiplier 0 --set run.evaluate_every=0
+        cv_mim: --rounds 160 --users-per-round 64
     """
     common = len(SHARED)
-    lines = [f"Seeds {', '.join(map(str, seeds))}; {' '.join(SHARED)}"]
+    lines = [" ".join(SHARED)]
     lines += [
         f"{name}: {' '.join(options_of(name, rounds)[common:])}" for name in systems
     ]
@@ -76,26 +48,56 @@ def options_of(system: str, rounds: int | None) -> list[str]:
     return [*SHARED, *OPTIONS[system], *shorter]
 
 
-def metrics_of(
-    system: str, options: Sequence[str], kept: Path | None
-) -> Mapping[str, float]:
-    """Final metrics of a run; one that is kept is not made again."""
-    words = json.dumps([system, *options])
-    file = None
-    if kept is not None:
-        file = kept / f"{system}-{hashlib.sha256(words.encode()).hexdigest()[:16]}.json"
+@dataclass(frozen=True)
+class Runs:
+    """Runs of systems, none made twice.
+
+    Attributes:
+        kept: folder of reports, all of one version of the code: a report is told by the
+            options of its run.
+        made: whether runs that are not kept are made; otherwise they are not there.
+        rounds: of all systems; None leaves each its own.
+    """
+
+    kept: Path
+    made: bool = True
+    rounds: int | None = None
+
+    def pairs(
+        self, switch: Switch, seeds: Iterable[int]
+    ) -> list[tuple[Metrics, Metrics]]:
+        """Final metrics as the system is, and without; of the seeds that have both."""
+        usual = [*options_of(switch.system, self.rounds), *switch.options]
+        change = ["--set", f"model.changes.{switch.change}"]
+        found = []
+        for seed in seeds:
+            both = [
+                self.metrics_of(switch.system, [*options, "--seed", str(seed)])
+                for options in (usual, [*usual, *change])
+            ]
+            if both[0] is not None and both[1] is not None:
+                found.append((both[0], both[1]))
+        return found
+
+    def metrics_of(self, system: str, options: Sequence[str]) -> Metrics | None:
+        """Final metrics of a run; None if it is neither kept nor to be made."""
+        words = json.dumps([system, *options])
+        digest = hashlib.sha256(words.encode()).hexdigest()[:16]
+        file = self.kept / f"{system}-{digest}.json"
         if file.exists():
             return _final(json.loads(file.read_text())["report"])
-    report = report_of(system, options)
-    if file is not None:
+        if not self.made:
+            return None
+        report = report_of(system, options)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"run": words, "report": report}))
-    return _final(report)
+        return _final(report)
 
 
-def _final(report: Mapping[str, Any]) -> Mapping[str, float]:
-    final: Mapping[str, float] = report["metrics"]["final"]
-    return final
+def _final(report: Mapping[str, Any]) -> Metrics:
+    """Its last metrics; those that are not defined are `null` in a report."""
+    final: Mapping[str, float | None] = report["metrics"]["final"]
+    return {name: math.nan if value is None else value for name, value in final.items()}
 
 
 def main() -> None:
@@ -106,32 +108,25 @@ def main() -> None:
     parser.add_argument(
         "--kept", type=Path, help="folder of reports; no run is made twice"
     )
+    parser.add_argument(
+        "--print", action="store_true", help="make no run; print what is kept"
+    )
     chosen = parser.parse_args()
     for name in chosen.systems:
         if name not in OPTIONS:
             parser.error(
                 f"{name} has no switches here; there are {', '.join(OPTIONS)}."
             )
-
-    def measured(system: str, *more: str) -> list[Mapping[str, float]]:
-        options = [*options_of(system, chosen.rounds), *more]
-        return [
-            metrics_of(system, [*options, "--seed", str(seed)], chosen.kept)
-            for seed in chosen.seeds
-        ]
-
-    print(heading(chosen.systems, chosen.seeds, chosen.rounds), end="\n\n")
+    if chosen.print and chosen.kept is None:
+        parser.error("--print needs --kept: it prints what is kept there.")
+    print(heading(chosen.systems, chosen.rounds), end="\n\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-    for system in chosen.systems:
-        usual = measured(system)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Runs(chosen.kept or Path(folder), not chosen.print, chosen.rounds)
         for switch in SWITCHES:
-            if switch.system == system:
-                without = measured(system, "--set", f"model.changes.{switch.change}")
-                for metric in switch.metrics:
-                    pairs = [
-                        [found[metric] for found in runs] for runs in (usual, without)
-                    ]
-                    print(row(switch, metric, *pairs), flush=True)
+            if switch.system in chosen.systems:
+                for line in rows(switch, runs.pairs(switch, chosen.seeds)):
+                    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,12 @@ class ConstClTask:
         num_classes: size of the data set's label space, which training does not use.
         augmentation: how views are made.
         temperatures: of the global and of the local loss.
+        global_weight: of the global loss; 0 leaves it out.
         local_weight: of the local loss; 0.001 as published for a rate of 40.
 
     Raises:
-        UserError: a negative weight, or regions that change their width on the way.
+        UserError: a negative weight, no loss at all, or regions that change their width
+            on the way.
     """
 
     name: str
@@ -44,12 +46,19 @@ class ConstClTask:
     num_classes: int
     augmentation: Augmentation
     temperatures: tuple[float, float] = (0.1, 0.2)
+    global_weight: float = 1.0
     local_weight: float = 0.001
     label_space: str = "global"
 
     def __post_init__(self) -> None:
-        if self.local_weight < 0:
-            raise UserError(f"local_weight={self.local_weight} must not be negative.")
+        for name in ("global_weight", "local_weight"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)} must not be negative.")
+        if not (self.global_weight or self.local_weight):
+            raise UserError(
+                "global_weight=0 and local_weight=0 leave nothing to learn; give one a "
+                "weight."
+            )
         if self.local_weight and self.head.outputs not in (None, self.head.channels):
             raise UserError(
                 f"outputs={self.head.outputs} of the head must be the channels="
@@ -113,21 +122,36 @@ class ConstClTask:
     def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
         """The global loss, and a little of the local one."""
         found, own = cast(dict[str, Tensor], features), cast(LocalHead, head)
-        weight = batch["weight"]
-        embedded = own.perceptron(found["pooled"])
-        total = global_loss(
-            embedded[:, 0], embedded[:, 1], self.temperatures[0], weight
+        weighed = (
+            (self.global_weight, self._of_clips),
+            (self.local_weight, self._of_regions),
         )
-        if self.local_weight == 0:
-            return total
+        return torch.stack(
+            [
+                factor * part(own, found, batch["weight"])
+                for factor, part in weighed
+                if factor
+            ]
+        ).sum()
+
+    def _of_clips(
+        self, head: LocalHead, found: dict[str, Tensor], weight: Tensor
+    ) -> Tensor:
+        embedded = head.perceptron(found["pooled"])
+        return global_loss(embedded[:, 0], embedded[:, 1], self.temperatures[0], weight)
+
+    def _of_regions(
+        self, head: LocalHead, found: dict[str, Tensor], weight: Tensor
+    ) -> Tensor:
         first, second = found["regions"].unbind(1)
         maps = found["maps"].unbind(1)
         valid = torch.ones_like(first[..., 0])
-        there, back = own.carried(first, maps[1]), own.carried(second, maps[0])
+        there, back = head.carried(first, maps[1]), head.carried(second, maps[0])
         cold = self.temperatures[1]
-        local = local_loss(there, first, second, valid, cold, weight)
-        local = local + local_loss(back, second, first, valid, cold, weight)
-        return total + self.local_weight * local / 2
+        return (
+            local_loss(there, first, second, valid, cold, weight)
+            + local_loss(back, second, first, valid, cold, weight)
+        ) / 2
 
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
         """Unit-length means `[B, C]` of the global branch."""

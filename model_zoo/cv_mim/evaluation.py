@@ -1,5 +1,6 @@
 """What an encoder is worth: retrieval across cameras, actions, what codes give away."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,7 +47,9 @@ def cross_view_metrics(
         of different poses. `pose_hit_at_1`: the pose found is, after alignment, at most
         0.1 spine lengths away (where there are 3D poses). `azimuth_from_pose`
         and `azimuth_from_view`: how often a linear probe of a code tells the camera
-        (chance is 1 / cameras). What needs two cameras is missing where there is one.
+        (chance is 1 / cameras). `view_from_pose`: how much of the view code a linear
+        map of the pose code tells, what the bounds are there to lower. What needs two
+        cameras is missing where there is one.
     """
     clips = seen_by_all(examples)
     codes = _codes(backbone, clips)
@@ -61,6 +64,9 @@ def cross_view_metrics(
         metrics["azimuth_from_pose"] = camera_accuracy(codes[..., :pose_dim])
         if view.shape[-1]:
             metrics["azimuth_from_view"] = camera_accuracy(view)
+            middle = codes[:, :, codes.shape[2] // 2]
+            pose, view = middle[..., :pose_dim], middle[..., pose_dim:]
+            metrics["view_from_pose"] = variance_told(pose, view)
     return metrics
 
 
@@ -135,6 +141,30 @@ def camera_accuracy(codes: Tensor) -> float:
     weights = torch.linalg.solve(known.T @ known + ridge, known.T @ aim)
     guessed = (x[1::2] @ weights).argmax(-1)
     return float((guessed == torch.arange(cameras)).double().mean())
+
+
+def variance_told(known: Tensor, told: Tensor) -> float:
+    """Share of the variance of one code that a linear map of another explains.
+
+    Fitted to half of the motions and tried on the others; below 0 if the mean is a
+    better guess, and NaN if nothing varies.
+
+    Args:
+        known: `[n, V, D]`.
+        told: `[n, V, D']`.
+
+    Example:
+        >>> x = torch.arange(12.0).reshape(6, 2, 1)
+        >>> round(variance_told(x, 3 * x + 1), 6)
+        1.0
+    """
+    x = torch.cat([known, torch.ones_like(known[..., :1])], dim=-1).double()
+    y = told.double()
+    fitted = x[::2].flatten(0, 1), y[::2].flatten(0, 1)
+    rest = y[1::2] - x[1::2] @ torch.linalg.lstsq(*fitted).solution
+    spread = y[1::2] - y[1::2].mean((0, 1))
+    total = float((spread**2).sum())
+    return 1 - float((rest**2).sum()) / total if total else math.nan
 
 
 def _codes(backbone: nn.Module, clips: NDArray[np.float32], block: int = 64) -> Tensor:

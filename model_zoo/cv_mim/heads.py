@@ -4,7 +4,8 @@ Three objectives are trained at once, as with three optimizers in one step: the
 encoder's and sub-encoder's, the likelihood estimators' and the discriminator's. A head
 returns their sum as one scalar whose gradient is, for every network, the gradient of
 its own objective alone: an objective sees the codes it must not move as constants
-(`detach`), and the networks it must not move as frozen ones (`estimators.frozen`).
+(`detach`), and the networks it must not move as frozen ones (`estimators.frozen`). So a
+factor of an objective is a rate of the network that it moves (`Sizes.critics_rate`).
 """
 
 from dataclasses import dataclass
@@ -154,7 +155,10 @@ class MutualInformationHead(nn.Module):
                 (fake_side[0][:, side], fake_side[1][:, side]),
                 views.weight,
             )
-        return {"prior": self.sizes.prior_weight * fooling, "discriminator": telling}
+        return {
+            "prior": self.sizes.prior_weight * fooling,
+            "discriminator": self.sizes.critics_rate * telling,
+        }
 
     def _disentangle(self, views: Views) -> dict[str, Tensor]:
         """Pose and view code share nothing, nor do the view codes of two cameras."""
@@ -177,7 +181,10 @@ class MutualInformationHead(nn.Module):
             likely = bounds.log_likelihood(mean, logvar, y.detach())
             unlikely = unlikely - factor * weighted_mean(likely, views.weight)
         weight = self.sizes.disentangle_weight
-        return {"disentangle": weight * shared, "estimators": unlikely}
+        return {
+            "disentangle": weight * shared,
+            "estimators": self.sizes.critics_rate * unlikely,
+        }
 
     def fuse(self, pose: Tensor, view: Tensor) -> Tensor:
         """Pose and view code as one, `[..., D]` twice -> `[..., D or 2 D]`."""

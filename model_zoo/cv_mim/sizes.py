@@ -38,6 +38,9 @@ class Sizes:
         disentangle_weight: of the intra- and inter-view bounds; 0 leaves them out.
         intra_weight: of the bound within a view alone, times `disentangle_weight`.
         inter_weight: of the bound between views alone, likewise.
+        critics_rate: how many times faster than the sub-encoder the likelihood
+            estimators and the discriminator learn; a factor of their own objectives,
+            which move nothing else.
         kl_weight: of the divergence of Gaussian codes.
         max_mpjpe_2d: normalised 2D poses no farther apart count as positive pairs of
             the representation term; None takes the diagonal.
@@ -62,6 +65,7 @@ class Sizes:
     disentangle_weight: float = 0.5
     intra_weight: float = 1.0
     inter_weight: float = 1.0
+    critics_rate: float = 1.0
     kl_weight: float = 1.0
     max_mpjpe_2d: float | None = None
     max_mpjpe_3d: float | None = None
@@ -78,6 +82,10 @@ class Sizes:
         if min(self.hidden, self.pose_dim, self.blocks) < 1:
             raise UserError("hidden, pose_dim and blocks must be at least 1.")
         self._check_weights()
+        if not 0 < self.critics_rate < float("inf"):
+            raise UserError(
+                f"critics_rate={self.critics_rate} must be positive, and finite."
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout} must be in [0, 1).")
         split = self.algorithm != "align"

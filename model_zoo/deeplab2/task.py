@@ -59,7 +59,7 @@ class PanopticTask(SegmentationTask):
         )
 
     def segmentation(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
-        """`pq`, `sq`, `rq`, `miou`, `ap` and `ap_50`."""
+        """`pq`, `sq`, `rq`, `miou`, `ap`, `ap_50` and `instance_ap_50`."""
         from model_zoo.deeplab2.evaluation import panoptic_metrics
 
         return panoptic_metrics(self, backbone, examples)

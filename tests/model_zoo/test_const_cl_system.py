@@ -68,13 +68,9 @@ def deltas(engine, data):
 def test_each_loss_moves_its_own_branch(backbone):
     batch, head = batch_of([1, 2]), fresh()
 
-    def moved(local_weight, without_global):
-        task = dataclasses.replace(TASK, local_weight=local_weight)
+    def moved(**weights):
+        task = dataclasses.replace(TASK, **weights)
         loss = total(task, backbone, head, batch)
-        if without_global:
-            loss = loss - total(
-                dataclasses.replace(TASK, local_weight=0.0), backbone, head, batch
-            )
         parts = {
             "shared": backbone.stem.conv.weight,
             "holistic": backbone.holistic[0].space.weight,
@@ -89,8 +85,30 @@ def test_each_loss_moves_its_own_branch(backbone):
             if gradient is not None and gradient.abs().max() > 1e-7
         }
 
-    assert moved(0.0, False) == {"shared", "holistic", "perceptron"}
-    assert moved(1.0, True) == {"shared", "local", "reconstructor"}
+    clips, regions = {"shared", "holistic", "perceptron"}, {"local", "reconstructor"}
+    assert moved(global_weight=1.0, local_weight=0.0) == clips
+    assert moved(global_weight=0.0, local_weight=1.0) == regions | {"shared"}
+    assert moved(global_weight=1.0, local_weight=1.0) == regions | clips
+
+
+def test_without_its_global_loss_the_local_one_is_left(backbone):
+    batch, head = batch_of([1, 2]), fresh()
+
+    def loss(**weights):
+        return total(dataclasses.replace(TASK, **weights), backbone, head, batch).item()
+
+    whole = loss(global_weight=1.0, local_weight=0.5)
+    left = loss(global_weight=0.0, local_weight=0.5)
+    assert 0 < left < whole
+    assert whole == pytest.approx(left + loss(local_weight=0.0), rel=1e-5)
+
+
+def test_a_task_without_any_loss_or_with_a_negative_weight_is_refused():
+    with pytest.raises(UserError, match="global_weight=0 and local_weight=0 leave"):
+        dataclasses.replace(TASK, global_weight=0.0, local_weight=0.0)
+    for name in ("global_weight", "local_weight"):
+        with pytest.raises(UserError, match=f"{name}=-1.0 must not be negative"):
+            dataclasses.replace(TASK, **{name: -1.0})
 
 
 def test_the_total_weighs_the_local_loss_and_views_can_be_swapped(backbone):

@@ -15,7 +15,12 @@ from fedemb.data import Examples
 from fedemb.heads import unit_rows
 from model_zoo.cv_mim import bounds
 from model_zoo.cv_mim.estimators import LikelihoodEstimator, frozen
-from model_zoo.cv_mim.evaluation import camera_accuracy, seen_by_all, single_shot
+from model_zoo.cv_mim.evaluation import (
+    camera_accuracy,
+    seen_by_all,
+    single_shot,
+    variance_told,
+)
 from model_zoo.cv_mim.pairs import Pairs
 from model_zoo.cv_mim.recognition import SingleShotSplit, shape_clips
 from model_zoo.cv_mim.sizes import Sizes
@@ -96,20 +101,6 @@ def percentiles(found):
     return rank / len(random_pairs)
 
 
-def told_by(pose, view):
-    """Share of the view code's variance that a linear map of the pose code explains.
-
-    Fitted to half of the people and tried on the others.
-    """
-    known, tried = slice(0, None, 2), slice(1, None, 2)
-    x = torch.cat([pose, torch.ones_like(pose[..., :1])], dim=-1).double()
-    y = view.double()
-    fit = torch.linalg.lstsq(x[known].flatten(0, 1), y[known].flatten(0, 1)).solution
-    rest = y[tried] - x[tried] @ fit
-    spread = y[tried] - y[tried].mean((0, 1))
-    return 1 - float((rest**2).sum() / (spread**2).sum())
-
-
 @pytest.mark.statistical
 def test_pose_code_of_two_views_is_closer_than_95_percent_of_random_pairs():
     assert percentiles(codes()).median() > 0.95
@@ -150,6 +141,13 @@ def test_removing_the_cross_view_term_collapses_cross_view_retrieval():
     assert without.mean() < percentiles(codes()).mean() - 0.15
 
 
+def test_a_code_that_does_not_vary_has_no_variance_to_tell():
+    code = torch.randn(8, 2, 3)
+    assert np.isnan(variance_told(code, torch.ones(8, 2, 1)))
+    assert variance_told(code, code) == pytest.approx(1)
+    assert variance_told(code.flip(1), code) < 0.5
+
+
 @pytest.mark.statistical
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_the_bound_makes_codes_forget_each_other_and_removing_it_does_not(weight):
@@ -171,8 +169,8 @@ def test_the_bound_makes_codes_forget_each_other_and_removing_it_does_not(weight
         forget.zero_grad()
         (weight * bounds.club(mean, logvar, view) + 0.1 * kept).backward()
         forget.step()
-    before = told_by(pose[:, None], start[:, None])
-    after = told_by(pose[:, None], view.detach()[:, None])
+    before = variance_told(pose[:, None], start[:, None])
+    after = variance_told(pose[:, None], view.detach()[:, None])
     assert before > 0.6
     assert after < before / 2 if weight else after == pytest.approx(before, abs=0.01)
 
@@ -183,7 +181,7 @@ def test_removing_the_bounds_raises_what_pose_and_view_code_share():
     shared = []
     for weight, ahead in ((1.0, 4), (0.0, 0)):
         found = codes(replace(SIZES, disentangle_weight=weight), ahead=ahead)[:, :, 8]
-        shared.append(told_by(found[..., :16], view_of(found)))
+        shared.append(variance_told(found[..., :16], view_of(found)))
     assert shared[0] < shared[1] - 0.05
 
 

@@ -2,15 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from fedemb.data import Examples
+from fedemb.errors import UserError
 from model_zoo.cv_mim import bounds
 from model_zoo.cv_mim.distances import aligned_mpjpe
 from model_zoo.cv_mim.estimators import Discriminator
 from model_zoo.cv_mim.heads import MutualInformationHead, Views
+from model_zoo.cv_mim.pairs import Pairs
 from model_zoo.cv_mim.sizes import ALGORITHMS, Sizes
+from model_zoo.cv_mim.task import CrossViewTask
+from simulations.datasets.poses import Motions
 
 PARTS = torch.tensor(
     [
@@ -225,3 +231,46 @@ def test_weights_of_0_leave_terms_out():
             views(small("infomax"), torch.ones(6))
         )
     ) == {"representation", "cross_view"}
+
+
+def test_the_rate_of_the_critics_is_a_factor_of_their_own_objectives():
+    found = []
+    for rate in (1.0, 50.0):
+        torch.manual_seed(1)
+        sizes = small(critics_rate=rate)
+        terms = MutualInformationHead(sizes).terms(views(sizes, torch.ones(6)))
+        found.append({name: value.item() for name, value in terms.items()})
+    usual, fast = found
+    for name in usual:
+        factor = 50 if name in ("estimators", "discriminator") else 1
+        assert fast[name] == pytest.approx(factor * usual[name], rel=1e-5), name
+    with pytest.raises(UserError, match="critics_rate=0 must be positive"):
+        small(critics_rate=0)
+
+
+def test_local_steps_at_the_documented_rates_train_every_local_network():
+    """At one rate for all, the sub-encoder diverges or the estimators stand still."""
+    task = CrossViewTask(
+        sizes=Sizes(hidden=64, pose_dim=16, view_dim=16, dropout=0.0, critics_rate=1e3),
+        pairs=Pairs(frames=2, camera_distance=10.0),
+    )
+    person = Motions(8).fetch(np.arange(1))
+    rows = Examples(person.fields, np.array([0, len(person)]))
+    batch = task.prepare(rows, np.zeros(1, np.uint64))
+    batch["weight"] = torch.ones(len(rows))
+    torch.manual_seed(0)
+    backbone, head = task.make_backbone(), task.make_head(1)
+    head.load_state_dict(task.fresh_head(head, 1, torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        features = task.features(backbone, batch)
+    learn = torch.optim.SGD(head.parameters(), 3e-4)
+    terms = []
+    for _ in range(9):
+        found = task.terms(head, features, batch)
+        terms.append({name: value.item() for name, value in found.items()})
+        learn.zero_grad()
+        torch.stack(list(found.values())).sum().backward()
+        learn.step()
+    for name in ("representation", "discriminator"):
+        assert terms[-1][name] < 0.8 * terms[0][name]
+    assert terms[-1]["estimators"] < 0.2 * terms[0]["estimators"]

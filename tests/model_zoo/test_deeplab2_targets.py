@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from fedemb.errors import UserError
 from model_zoo.deeplab2.augment import AugmentSpec, augment
 from model_zoo.deeplab2.categories import Categories
-from model_zoo.deeplab2.evaluation import predict_one, score_predictions
+from model_zoo.deeplab2.evaluation import (
+    predict_one,
+    score_predictions,
+    true_classes,
+)
 from model_zoo.deeplab2.losses import (
     LossSpec,
     center_loss,
@@ -219,6 +223,23 @@ def oracle(truth: np.ndarray, categories: Categories, post: PostSpec):
         categories,
         post,
     )
+
+
+def test_with_true_classes_things_are_told_apart_by_centres_and_offsets_alone():
+    truth, post = a_map(), PostSpec(stuff_area=0)
+    truth[50:60, 2:12] = 512  # no crowd
+    made = make_targets(truth[None], SCENE, TargetSpec(sigma=2.0))
+    classes = true_classes(truth.astype(np.int64), len(SCENE))
+    center, offset = (torch.from_numpy(made[k][0]) for k in ("center", "offset"))
+
+    def found(center: torch.Tensor) -> float:
+        guess = predict_one(classes, center, offset, SCENE, post)
+        scores = score_predictions([truth.astype(np.int64)], [guess], SCENE)
+        assert scores["miou"] == 1
+        return scores["ap_50"]
+
+    assert found(center) == pytest.approx(1)
+    assert found(torch.zeros_like(center)) == 0
 
 
 def test_target_maps_return_the_true_panoptic_map_where_instances_are_far_apart():
