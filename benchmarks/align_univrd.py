@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedemb.heads import unit_rows
-from fedemb.identity import pixels
+from fedemb.pixels import pixels
 from model_zoo.text.tokenizer import encode
 from model_zoo.univrd.phrases import TEMPLATES, LabelSpace, phrase
 from model_zoo.univrd.public import tokenizer

@@ -24,6 +24,7 @@ from fedemb.heads import (
     unit_rows,
     weighted_mean,
 )
+from fedemb.pixels import pixels
 from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
 from fedemb.views import AUGMENTS, views_of
 
@@ -111,7 +112,7 @@ class IdentityTask:
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
         """Pixels x / 128 - 1 in `[n, C, H, W]`, labels, and `[n, V, C, H, W]` views."""
         labels = labels_of(examples)
-        image = reduced(pixels(examples.fields["image"]), self.max_side)
+        image = pixels(examples.fields["image"], self.max_side)
         batch = {"image": image, "label": labels}
         if self.views > 1:
             batch["views"] = views_of(
@@ -197,52 +198,3 @@ def labels_of(examples: Examples) -> Tensor:
         [3, 1]
     """
     return torch.from_numpy(examples.fields["label"].astype(np.int64))
-
-
-def pixels(images: NDArray[np.generic]) -> Tensor:
-    """`[n, H, W, C]`, bytes or floats in [0, 1], as float32 x / 128 - 1 `[n, C, H, W]`.
-
-    The published preprocessing: values from -1 to 0.992.
-    """
-    values = torch.from_numpy(images).permute(0, 3, 1, 2)
-    if values.is_floating_point():
-        values = values * 255.0
-    return values.to(torch.float32).div_(128.0).sub_(1.0).contiguous()
-
-
-def reduced_shape(shape: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
-    """`(H, W, C)` with H and W of at most `max_side`, in proportion.
-
-    Example:
-        >>> reduced_shape((64, 128, 3), 32)
-        (16, 32, 3)
-    """
-    height, width, *rest = shape
-    longest = max(height, width)
-    if max_side is None or longest <= max_side:
-        return shape
-    scale = max_side / longest
-    return (max(1, round(height * scale)), max(1, round(width * scale)), *rest)
-
-
-def reduced(images: Tensor, max_side: int | None) -> Tensor:
-    """`[n, C, H, W]` averaged over areas to at most `max_side` pixels a side."""
-    height, width = reduced_shape(tuple(images.shape[2:]), max_side)
-    if (height, width) == tuple(images.shape[2:]):
-        return images
-    if len(images) == 0:
-        return images.new_zeros(0, images.shape[1], height, width)
-    times = images.shape[2] // height
-    if (height * times, width * times) == tuple(images.shape[2:]):
-        return _means_of_squares(images, times)
-    return nn.functional.adaptive_avg_pool2d(images, (height, width))
-
-
-def _means_of_squares(images: Tensor, side: int) -> Tensor:
-    """The mean of every `side` x `side` pixels, in a third of the time of pooling."""
-    total = images[:, :, ::side, ::side].clone(memory_format=torch.contiguous_format)
-    for i in range(side):
-        for j in range(side):
-            if (i, j) != (0, 0):
-                total += images[:, :, i::side, j::side]
-    return total.div_(side * side)

@@ -52,13 +52,25 @@ def views_of(
     top = torch.stack([x * cos, x * (slant * cos - sin), _SHIFT * shift_x], 1)
     bottom = torch.stack([y * sin, y * (slant * sin + cos), _SHIFT * shift_y], 1)
     maps = torch.stack([top, bottom], 1)
-    shape = [n * views, channels, height, width]
-    grid = F.affine_grid(maps, shape, align_corners=False)
+    grid = _grid(maps, height, width)
     copies = images.repeat_interleave(views, 0)
     copies = F.grid_sample(copies, grid, padding_mode="border", align_corners=False)
     if augment == "affine-colour":
         copies = _recoloured(copies, drawn[:, 6:])
     return torch.unflatten(copies, 0, (n, views))
+
+
+def _grid(maps: Tensor, height: int, width: int) -> Tensor:
+    """What `affine_grid` computes from `[n, 2, 3]`, `[n, H, W, 2]`, in a third of it.
+
+    The map of a pixel is a share of its column and a share of its row: one sum for each
+    pixel, where a product of matrices takes three.
+    """
+    columns = (2 * torch.arange(width) + 1) / width - 1
+    rows = (2 * torch.arange(height) + 1) / height - 1
+    along = maps[:, None, :, 0] * columns[:, None]
+    down = maps[:, None, :, 1] * rows[:, None] + maps[:, None, :, 2]
+    return along[:, None] + down[:, :, None]
 
 
 def _recoloured(images: Tensor, drawn: Tensor) -> Tensor:

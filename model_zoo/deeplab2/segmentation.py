@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.heads import unit_rows, weighted_mean
-from fedemb.identity import embed_all, labels_of, pixels
+from fedemb.identity import embed_all, labels_of
+from fedemb.pixels import pixels
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.deeplab2.augment import AugmentSpec, augment
 from model_zoo.deeplab2.blocks import ResidualSpec

@@ -48,7 +48,8 @@ class ImageStages:
         Raises:
             UserError: if the examples are not images, or too small for the backbone.
         """
-        from fedemb.identity import IdentityTask, reduced_shape
+        from fedemb.identity import IdentityTask
+        from fedemb.pixels import reduced_shape
         from fedemb.stages import Stage
 
         shape = reduced_shape(data.picture(), self.max_side)

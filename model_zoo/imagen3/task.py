@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.heads import ClassMeansHead, unit_rows, weighted_mean
-from fedemb.identity import embed_all, labels_of, pixels
+from fedemb.identity import embed_all, labels_of
+from fedemb.pixels import pixels
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.imagen3 import variance
 from model_zoo.imagen3.condition import Condition

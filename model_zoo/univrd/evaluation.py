@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedemb.heads import unit_rows
-from fedemb.identity import pixels
 from fedemb.metrics import identity_metrics
+from fedemb.pixels import pixels
 from model_zoo.univrd.augment import Annotated
 from model_zoo.univrd.backbone import Instances, Relations, UniVRD
 from model_zoo.univrd.geometry import corners

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedemb.data import Examples
 from fedemb.devices import device_of
 from fedemb.heads import unit_rows, weighted_mean
-from fedemb.identity import pixels
+from fedemb.pixels import pixels
 from fedemb.protocols import Batch, Features
 from model_zoo.constant_head import ConstantHead
 from model_zoo.univrd.augment import Annotated, Augmentation, augmented

@@ -9,7 +9,8 @@ from torch import nn
 
 from fedemb.data import Examples
 from fedemb.errors import UserError
-from fedemb.identity import IdentityTask, embed_all, pixels
+from fedemb.identity import IdentityTask, embed_all
+from fedemb.pixels import pixels
 from fedemb.protocols import EmbeddingTask
 
 
@@ -56,6 +57,23 @@ def test_float_images_mean_the_same_as_bytes():
     torch.testing.assert_close(
         pixels((images / 255).astype(np.float32)), pixels(images)
     )
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 6, 8, 12])
+@pytest.mark.parametrize("shape", [(0, 12, 12, 3), (3, 12, 12, 1), (2, 12, 8, 3)])
+def test_large_pictures_are_averaged_over_areas_and_stay_as_they_are(shape, side, kind):
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, shape, dtype=np.uint8)
+    images = images if kind == np.uint8 else (images / 255).astype(kind)
+    before = images.copy()
+    found, whole = pixels(images, side), pixels(images)
+    size = tuple(round(own * min(1, side / 12)) for own in shape[1:3])
+    assert found.shape == (shape[0], shape[3], *size)
+    if len(images):
+        right = torch.nn.functional.adaptive_avg_pool2d(whole, size)
+        torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(images, before)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedemb.errors import UserError
-from fedemb.identity import pixels
 from fedemb.local import LocalTraining, make_work, renumber, schedule
+from fedemb.pixels import pixels
 
 recipes = st.builds(
     LocalTraining,

@@ -16,10 +16,11 @@ from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import UserError
 from fedemb.heads import ClassMeansHead, LinearHead
-from fedemb.identity import embed_all, pixels
+from fedemb.identity import embed_all
 from fedemb.local import LocalModel, LocalTraining, make_work
 from fedemb.parameters import FlatLayout
-from fedemb.views import AUGMENTS, views_of
+from fedemb.pixels import pixels
+from fedemb.views import AUGMENTS, _grid, views_of
 
 SEEDS = np.arange(4, dtype=np.uint64) * np.uint64(7919)
 
@@ -190,3 +191,10 @@ def test_no_rows_have_no_views():
     empty = Examples({"image": np.zeros((0, 4, 4, 1), np.uint8)}, np.array([0, 0]))
     images = pixels(empty.fields["image"])
     assert views_of(images, empty.offsets, SEEDS[:1], 2).shape == (0, 2, 1, 4, 4)
+
+
+def test_the_grid_of_maps_is_torch_s():
+    torch.manual_seed(0)
+    maps = torch.randn(5, 2, 3)
+    right = torch.nn.functional.affine_grid(maps, [5, 1, 4, 6], align_corners=False)
+    torch.testing.assert_close(_grid(maps, 4, 6), right, rtol=1e-5, atol=1e-6)

@@ -14,9 +14,10 @@ from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import NotAvailable, UserError
-from fedemb.identity import IdentityTask, pixels
+from fedemb.identity import IdentityTask
 from fedemb.local import LocalModel, LocalTraining, make_work
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
+from fedemb.pixels import pixels
 from model_zoo import registry
 from model_zoo.image.efficientnet_lite0 import EfficientNetLite0
 from model_zoo.image.norms import FrozenNorm

@@ -12,9 +12,10 @@ from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import UserError
-from fedemb.identity import IdentityTask, reduced_shape
+from fedemb.identity import IdentityTask
 from fedemb.local import LocalModel, LocalTraining, make_work
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
+from fedemb.pixels import reduced_shape
 from model_zoo import registry
 from model_zoo.image.lenet import LeNet
 from model_zoo.image.mobilenet_v2 import MobileNetV2, SmallMobileNetV2

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fedemb.data import Examples
-from fedemb.identity import pixels
 from fedemb.parameters import FlatLayout
+from fedemb.pixels import pixels
 from model_zoo import registry
 from model_zoo.univrd.evaluation import evaluate
 from model_zoo.univrd.inference import relation_embedding
