@@ -5,7 +5,7 @@ Importing this imports no torch, so that listing systems is instant.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fedemb.errors import NotAvailable, UserError
 
@@ -129,6 +129,26 @@ class TaskOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name}={value} must be positive.")
+
+    def identity(
+        self, *, head: str = "class-means", label_space: str = "client"
+    ) -> dict[str, Any]:
+        """Arguments of `fedemb.identity.IdentityTask`, as chosen or the system's own.
+
+        Args:
+            head: the system's own.
+            label_space: likewise.
+
+        Example:
+            >>> TaskOptions(temperature=0.2).identity(head="linear")["head"]
+            'linear'
+        """
+        return {
+            "head": self.head or head,
+            "label_space": self.label_space or label_space,
+            "always_normalize": self.always_normalize,
+            "temperature": self.temperature or 0.1,
+        }
 
     def refuse(self, names: Iterable[str], because: str) -> None:
         """Refuse choices that a system would not listen to.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedemb.data import Examples
 from fedemb.errors import UserError
-from fedemb.heads import unit_rows, weighted_mean
+from fedemb.heads import NEVER, unit_rows, weighted_mean
 from fedemb.identity import embed_all, labels_of
 from fedemb.pixels import pixels
 from fedemb.protocols import Batch, Features, Parameters
@@ -33,8 +33,6 @@ from model_zoo.deeplab2.network import (
 )
 from model_zoo.deeplab2.residual import count_blocks
 from model_zoo.deeplab2.targets import TargetSpec
-
-_NEVER = -1e9  # a logit that cannot win; finite, so that no gradient becomes NaN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +150,7 @@ class SegmentationTask(ABC):
         predicted: dict[str, Tensor] = head(features, (int(size[0]), int(size[1])))
         if self.classes_of == "client":
             shown = batch["shown"][..., None, None] > 0
-            predicted["semantic"] = torch.where(shown, predicted["semantic"], _NEVER)
+            predicted["semantic"] = torch.where(shown, predicted["semantic"], NEVER)
         return predicted
 
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:

@@ -13,8 +13,9 @@ from fedemb.data import Examples
 from fedemb.devices import beside
 from fedemb.protocols import Batch
 from model_zoo.imagen3.generate import generate
+from model_zoo.imagen3.inputs import pictures, shrunk
 from model_zoo.imagen3.quality.distances import cmmd, frechet_distance
-from model_zoo.imagen3.task import LatentDiffusionTask, pictures, shrunk
+from model_zoo.imagen3.task import LatentDiffusionTask
 
 _ROWS, _PICTURES, _CANDIDATES = 512, 128, 8
 _SEED = np.array([2408], np.uint64)

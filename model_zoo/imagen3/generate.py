@@ -11,9 +11,10 @@ from fedemb.devices import device_of
 from fedemb.errors import UserError
 from model_zoo.imagen3.condition import Condition
 from model_zoo.imagen3.conditions import text_condition
+from model_zoo.imagen3.inputs import enlarged_latents
 from model_zoo.imagen3.objectives import Flow
 from model_zoo.imagen3.samplers import Denoiser, ddim, euler, guided
-from model_zoo.imagen3.task import LatentDiffusionTask, enlarged_latents
+from model_zoo.imagen3.task import LatentDiffusionTask
 
 SAMPLERS = ("euler", "ddim")
 

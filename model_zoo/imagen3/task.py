@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.heads import ClassMeansHead, unit_rows, weighted_mean
 from fedemb.identity import embed_all, labels_of
-from fedemb.pixels import pixels
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.imagen3 import variance
 from model_zoo.imagen3.condition import Condition
@@ -33,6 +31,14 @@ from model_zoo.imagen3.conditions import (
 )
 from model_zoo.imagen3.dit import DiT, DiTShape
 from model_zoo.imagen3.heads import NoHead, TextHead
+from model_zoo.imagen3.inputs import (
+    PROBE_DRAWS,
+    enlarged,
+    enlarged_latents,
+    pictures,
+    probes,
+    shrunk,
+)
 from model_zoo.imagen3.objectives import TIMES, Diffusion, Flow, Objective
 from model_zoo.imagen3.public import PublicModels, PublicShape, Texts, public_models
 from model_zoo.imagen3.responsibility.filtering import row_weights
@@ -42,9 +48,6 @@ HEADS = ("class-means", "text", "none")
 TEXT_BY = ("tokens", "pooled")
 PROBE_TIME = 261.0
 """Time of the noise under which pictures are embedded (Tang et al., 2306.03881)."""
-PROBE_DRAWS = 8
-"""Noise draws that an embedding averages over."""
-_PROBE_SEED = 261
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,11 +318,7 @@ class LatentDiffusionTask:
         encode = self.models.autoencoder.encode
         found = {"latent": encode(images)}
         if self.coarse > 1:
-            found["small"] = F.interpolate(
-                encode(shrunk(images, self.coarse)),
-                scale_factor=float(self.coarse),
-                mode="bilinear",
-            )
+            found["small"] = enlarged(encode(shrunk(images, self.coarse)), self.coarse)
         return found
 
     def _inner(self, denoiser: DiT | UNet, shown: Tensor) -> Tensor:
@@ -344,30 +343,3 @@ class LatentDiffusionTask:
         noise = torch.from_numpy(np.concatenate(noises, 1))
         time = torch.from_numpy(np.concatenate(times))
         return time, np.concatenate(kept), noise[0], noise[1]
-
-
-def pictures(examples: Examples) -> Tensor:
-    """Pictures, or the middle frames of clips, as x / 128 - 1 `[n, C, H, W]`."""
-    if "image" in examples.fields:
-        return pixels(examples.fields["image"])
-    clips = examples.fields["clip"]
-    return pixels(clips[:, clips.shape[1] // 2])
-
-
-def probes(shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """The public noise `[8, C, h, w]` that embeddings average over."""
-    draw = np.random.default_rng(_PROBE_SEED)
-    return torch.from_numpy(
-        draw.standard_normal((PROBE_DRAWS, *shape), dtype=np.float32)
-    )
-
-
-def shrunk(images: Tensor, times: int) -> Tensor:
-    """Pictures averaged over squares of `times` pixels a side."""
-    return F.avg_pool2d(images, times)
-
-
-def enlarged_latents(models: PublicModels, small: Tensor, times: int) -> Tensor:
-    """Latents of small pictures, `times` as large a side by bilinear interpolation."""
-    latents = models.latents(small)
-    return F.interpolate(latents, scale_factor=float(times), mode="bilinear")

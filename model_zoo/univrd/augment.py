@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedemb.data import Examples
 from fedemb.errors import UserError
 
 Floats = NDArray[np.float32]
@@ -32,6 +33,25 @@ class Annotated:
     names: Integers
     relations: Integers
     source: Integers
+
+
+def annotated(examples: Examples) -> Annotated:
+    """The rows of a data set with boxes, names and relations.
+
+    Fields: `image`, `boxes` as (ymin, xmin, ymax, xmax) in [0, 1], `object_name`,
+    `relations`, and `source` where there are several.
+    """
+    fields = examples.fields
+    y0, x0, y1, x1 = np.moveaxis(np.asarray(fields["boxes"], np.float32), -1, 0)
+    boxes = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=-1)
+    source = fields.get("source", np.zeros(len(boxes), np.int64))
+    return Annotated(
+        np.asarray(fields["image"], np.uint8),
+        boxes,
+        np.asarray(fields["object_name"], np.int64),
+        np.asarray(fields["relations"], np.int64),
+        np.asarray(source, np.int64),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

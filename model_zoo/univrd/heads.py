@@ -75,6 +75,25 @@ class LogitScaling(nn.Module):
         return logits
 
 
+class LocalScaling(nn.Module):
+    """The local head: temperatures and thresholds of names, phrases and pointers.
+
+    They never leave the virtual client. They start from public constants, which is
+    also what evaluation uses.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.names = LogitScaling(width)
+        self.phrase_threshold = nn.Parameter(torch.tensor(0.4))
+        self.phrase_factor = nn.Parameter(torch.tensor(10.0))
+        self.pointer_factor = nn.Parameter(torch.tensor(10.0))
+
+    def phrases(self, cosines: Tensor) -> Tensor:
+        """Logits of phrases from cosines, of the same shape."""
+        return (cosines - self.phrase_threshold) * self.phrase_factor
+
+
 class ClassPredictor(nn.Module):
     """Tokens against text queries: a shared projection and a local scaling.
 

@@ -15,11 +15,11 @@ from fedemb.heads import unit_rows, weighted_mean
 from fedemb.pixels import pixels
 from fedemb.protocols import Batch, Features
 from model_zoo.constant_head import ConstantHead
-from model_zoo.univrd.augment import Annotated, Augmentation, augmented
+from model_zoo.univrd.augment import Augmentation, annotated, augmented
 from model_zoo.univrd.backbone import UniVRD
 from model_zoo.univrd.evaluation import evaluate
 from model_zoo.univrd.focal import Focal
-from model_zoo.univrd.heads import LogitScaling, masked, similarity
+from model_zoo.univrd.heads import LocalScaling, masked, similarity
 from model_zoo.univrd.inference import relation_embedding
 from model_zoo.univrd.objectives import (
     Matched,
@@ -30,25 +30,6 @@ from model_zoo.univrd.objectives import (
 )
 from model_zoo.univrd.phrases import LabelSpace
 from model_zoo.univrd.queries import ask, asked_for
-
-
-class LocalScaling(nn.Module):
-    """The local head: temperatures and thresholds of names, phrases and pointers.
-
-    They never leave the virtual client. They start from public constants, which is
-    also what evaluation uses.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.names = LogitScaling(width)
-        self.phrase_threshold = nn.Parameter(torch.tensor(0.4))
-        self.phrase_factor = nn.Parameter(torch.tensor(10.0))
-        self.pointer_factor = nn.Parameter(torch.tensor(10.0))
-
-    def phrases(self, cosines: Tensor) -> Tensor:
-        """Logits of phrases from cosines, of the same shape."""
-        return (cosines - self.phrase_threshold) * self.phrase_factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,25 +248,6 @@ class OneStageTask(RelationTask):
         found = self._matched(scaling, values, batch)
         detected = self._detection(found, batch)
         return detected + self._relation(scaling, values, found.tokens, batch)
-
-
-def annotated(examples: Examples) -> Annotated:
-    """The rows of a data set with boxes, names and relations.
-
-    Fields: `image`, `boxes` as (ymin, xmin, ymax, xmax) in [0, 1], `object_name`,
-    `relations`, and `source` where there are several.
-    """
-    fields = examples.fields
-    y0, x0, y1, x1 = np.moveaxis(np.asarray(fields["boxes"], np.float32), -1, 0)
-    boxes = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=-1)
-    source = fields.get("source", np.zeros(len(boxes), np.int64))
-    return Annotated(
-        np.asarray(fields["image"], np.uint8),
-        boxes,
-        np.asarray(fields["object_name"], np.int64),
-        np.asarray(fields["relations"], np.int64),
-        np.asarray(source, np.int64),
-    )
 
 
 def asked_names(model: UniVRD, batch: Batch) -> Tensor:

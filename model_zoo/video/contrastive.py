@@ -6,10 +6,7 @@ clients, so nothing crosses them.
 
 from torch import Tensor
 
-from fedemb.heads import weighted_mean
-
-NEVER = -1e9
-"""A logit that cannot win; finite, so that a weight of 0 makes it nothing."""
+from fedemb.heads import NEVER, weighted_mean
 
 
 def contrastive_loss(

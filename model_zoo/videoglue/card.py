@@ -44,10 +44,7 @@ class ViTStages:
             backbone=partial(_backbone, shape, self.bottleneck),
             embedding_dim=dim or shape.width,
             num_classes=data.num_classes,
-            head=options.head or "class-means",
-            label_space=options.label_space or "client",
-            always_normalize=options.always_normalize,
-            temperature=options.temperature or 0.1,
+            **options.identity(),
         )
         trainable = "names:adapters.*" if self.bottleneck else "all"
         return (Stage("embedding", task, 1.0, options.trainable or trainable),)

@@ -21,7 +21,7 @@ from model_zoo.image.lenet import LeNet
 from model_zoo.image.mobilenet_v2 import MobileNetV2, SmallMobileNetV2
 from model_zoo.image.resnet50 import ResNet50
 from model_zoo.image.small_cnn import SmallCNN
-from model_zoo.image.systems import ImageStages
+from model_zoo.image.stages import ImageStages
 
 IMAGES = [
     name

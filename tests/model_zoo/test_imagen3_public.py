@@ -6,8 +6,8 @@ import torch
 
 from fedemb.errors import UserError
 from model_zoo.imagen3.autoencoder import Autoencoder, AutoencoderShape
+from model_zoo.imagen3.inputs import pictures
 from model_zoo.imagen3.public import PublicShape, public_models
-from model_zoo.imagen3.task import pictures
 from simulations.datasets.scenes import Scenes
 
 

@@ -17,8 +17,9 @@ from model_zoo import registry
 from model_zoo.imagen3.card import IMAGEN3
 from model_zoo.imagen3.evaluation import denoising, generation
 from model_zoo.imagen3.generate import generate
+from model_zoo.imagen3.inputs import PROBE_DRAWS, probes
 from model_zoo.imagen3.objectives import Flow
-from model_zoo.imagen3.task import PROBE_DRAWS, PROBE_TIME, probes
+from model_zoo.imagen3.task import PROBE_TIME
 from model_zoo.system import DataFacts, TaskOptions
 from simulations.datasets.clips import Stills
 from simulations.datasets.scenes import Scenes

@@ -8,9 +8,10 @@ from fedemb.data import Examples
 from fedemb.parameters import FlatLayout
 from fedemb.pixels import pixels
 from model_zoo import registry
+from model_zoo.univrd.augment import annotated
 from model_zoo.univrd.evaluation import evaluate
+from model_zoo.univrd.heads import LocalScaling
 from model_zoo.univrd.inference import relation_embedding
-from model_zoo.univrd.tasks import LocalScaling, annotated
 from simulations.assembly import facts
 from simulations.datasets.registry import load
 

@@ -7,11 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedemb.errors import UserError
-from model_zoo.univrd.augment import Annotated, Augmentation, augmented
+from model_zoo.univrd.augment import Annotated, Augmentation, annotated, augmented
 from model_zoo.univrd.geometry import corners, overlaps
 from model_zoo.univrd.phrases import LabelSpace, gerund, phrase
 from model_zoo.univrd.queries import ask
-from model_zoo.univrd.tasks import annotated
 from simulations.datasets.registry import load
 
 DATA = load("relation-scenes", users=50)

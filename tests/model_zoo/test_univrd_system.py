@@ -18,10 +18,9 @@ from model_zoo import registry
 from model_zoo.system import DataFacts, TaskOptions
 from model_zoo.univrd.decoder import RelationDecoder
 from model_zoo.univrd.geometry import corners
-from model_zoo.univrd.heads import BoxHead, ClassPredictor, similarity
+from model_zoo.univrd.heads import BoxHead, ClassPredictor, LocalScaling, similarity
 from model_zoo.univrd.inference import best_triplets, pointed
 from model_zoo.univrd.systems import _clip
-from model_zoo.univrd.tasks import LocalScaling
 from model_zoo.univrd.towers import DualEncoder, DualShape, ImageTower
 from simulations.assembly import facts
 from simulations.datasets.registry import load

@@ -8,8 +8,8 @@ from ordinary_training import train
 from fedemb.data import Examples
 from model_zoo.system import DataFacts, TaskOptions
 from model_zoo.video.retrieval import retrieval_metrics
-from model_zoo.videoprism.card import VideoPrismStages
 from model_zoo.videoprism.network import begin_distillation
+from model_zoo.videoprism.stages import VideoPrismStages
 
 # Learning signal: on synthetic moving shapes, stage-2 loss falls. What a linear probe
 # on motion direction gains from both stages is in test_videoprism_motion.py.

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 
 from fedemb.data import Examples
 from model_zoo.system import DataFacts, TaskOptions
-from model_zoo.videoprism.card import VideoPrismStages
 from model_zoo.videoprism.network import begin_distillation
+from model_zoo.videoprism.stages import VideoPrismStages
 
 WAYS = {"moves left": (0, -2), "moves right": (0, 2), "rises": (-2, 0), "falls": (2, 0)}
 FRAMES, SIDE, THING = 4, 16, 4

@@ -16,13 +16,10 @@ from fedemb.runner import EngineChoice, InlineRunner
 from model_zoo import registry
 from model_zoo.system import DataFacts, TaskOptions
 from model_zoo.video.encoder import VideoEncoder
-from model_zoo.videoprism.card import (
-    VIDEOPRISM,
-    EncoderStages,
-    VideoPrismStages,
-)
+from model_zoo.videoprism.card import VIDEOPRISM
 from model_zoo.videoprism.encoder import patchify
 from model_zoo.videoprism.network import begin_distillation, without_teacher
+from model_zoo.videoprism.stages import EncoderStages, VideoPrismStages
 from simulations.datasets.clips import PlainClips
 from simulations.judging.contestants import encoder_of
 
