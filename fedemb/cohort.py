@@ -100,6 +100,20 @@ class CohortSampler(Protocol):
         ...
 
 
+def refuse_cohort(
+    population: int, users_per_round: float, users_per_virtual_client: int
+) -> None:
+    """Refuse a round that the population cannot fill; see `check_cohort`.
+
+    Raises:
+        UserError: naming the number, and the largest one that would do.
+    """
+    try:
+        check_cohort(population, users_per_round, users_per_virtual_client)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class Seats:
     """What all samplers have in common.
@@ -116,12 +130,9 @@ class Seats:
     accounted_as: ClassVar[Sampler]
 
     def __post_init__(self) -> None:
-        try:
-            check_cohort(
-                self.population, self.users_per_round, self.users_per_virtual_client
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        refuse_cohort(
+            self.population, self.users_per_round, self.users_per_virtual_client
+        )
 
     def mechanism(self, noise_multiplier: float) -> SampledGaussian:
         """What one round costs: this sampler with Gaussian noise.

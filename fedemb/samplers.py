@@ -8,6 +8,7 @@ from fedemb.cohort import (
     PoissonVirtualClients,
     Seats,
     TruncatedPoisson,
+    refuse_cohort,
 )
 from fedemb.periods import (
     BallsInBins,
@@ -79,6 +80,7 @@ def make_sampler(
     """
     u = users_per_virtual_client
     if name in _ALLOCATED:
+        refuse_cohort(population, users_per_round, u)  # as given, before it is rounded
         period = rounds_per_period or max(1, round(population / users_per_round))
         times = max(1, round(users_per_round * period / population))
         return _ALLOCATED[name](

@@ -184,3 +184,10 @@ def test_numbers_out_of_range_are_refused_by_name(kind, values, message):
     names = ("population", "users_per_round", "users_per_virtual_client")
     with pytest.raises(UserError, match=message):
         kind(**dict(zip(names, values, strict=True)))
+
+
+@pytest.mark.parametrize("asked", [0, 300])
+@pytest.mark.parametrize("name", [Sampler.RANDOM_ALLOCATION, Sampler.BALLS_IN_BINS])
+def test_cohorts_are_refused_as_they_were_given_not_as_they_were_rounded(name, asked):
+    with pytest.raises(UserError, match=f"users_per_round={asked} must be more than 0"):
+        make_sampler(name, population=200, users_per_round=asked)
