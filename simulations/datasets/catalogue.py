@@ -44,6 +44,12 @@ def _cards() -> tuple[DatasetCard, ...]:
             options=frozenset({"users", "image_size"}),
         ),
         DatasetCard(
+            name="observations",
+            description="procedural wildlife in colour, any number of observers",
+            module="observations",
+            options=frozenset({"users", "image_size"}),
+        ),
+        DatasetCard(
             name="openclipart",
             description="shipped sample: public-domain drawings; artist = user",
             module="openclipart",

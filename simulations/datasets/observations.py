@@ -1,9 +1,10 @@
-"""Procedural observations of species by people: the stand-in for iNaturalist.
+"""Procedural observations of species by people: any number, or iNaturalist's stand-in.
 
-Same shape as the published iNaturalist-User-120k: 9,275 observers, 1,203 species seen
-by a long tail, 120,300 pictures. An observer lives in a region with its own species and
-habitats, sees a few of them again and again, and has a camera with its own colours.
-Every picture is a function of (seed, observer, number).
+The stand-in has the shape of the published iNaturalist-User-120k: 9,275 observers,
+1,203 species seen by a long tail, 120,300 pictures. An observer lives in a region with
+its own species and habitats, sees a few of them again and again, and has a camera with
+its own colours. Every picture is a function of (seed, observer, number), and how many
+an observer has, of the number of all.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from fedemb.data import Examples, Provenance, Source
 from simulations.datasets import species
 from simulations.datasets.counters import integers, mix_seed, signed, uniform
+from simulations.datasets.registry import LoadOptions
 
 NUM_USERS = 9_275
 NUM_CLASSES = 1_203
@@ -32,6 +34,23 @@ _OPAQUE = np.uint32(
 _HELD_OUT_USERS = 1 << 40  # no training observer is numbered so high
 
 
+def load(options: LoadOptions) -> "Observations":
+    """The data set for `--dataset observations`; 10,000 users unless told otherwise."""
+    users, side = options.users or 10_000, options.image_size or 32
+    facts = f"observations-1 {options.seed} {side} {users}"
+    source = Provenance(
+        name=options.name,
+        source=Source.SYNTHETIC,
+        licence="CC0-1.0",
+        checksum=hashlib.sha256(facts.encode()).hexdigest()[:16],
+        description=(
+            f"generated pictures of {NUM_CLASSES:,} made-up species by {users:,} "
+            "made-up observers"
+        ),
+    )
+    return Observations(source, options.seed, side, users)
+
+
 @dataclass(frozen=True)
 class Observations:
     """A `UserDataset` of colour pictures of made-up species.
@@ -40,9 +59,10 @@ class Observations:
     pictures, each by another observer, of each of 150 species unseen in training.
 
     Attributes:
-        provenance: the source record, with the notice that this is a stand-in.
+        provenance: the source record; a stand-in's has the notice that it is one.
         seed: of species and observers.
         side: of the images, in pixels.
+        num_users: observers, with 13 pictures each in the mean.
 
     Example:
         >>> source = stand_in_provenance("inaturalist", 0, 32, "no files")
@@ -54,11 +74,7 @@ class Observations:
     provenance: Provenance
     seed: int = 0
     side: int = 32
-
-    @property
-    def num_users(self) -> int:
-        """Observers."""
-        return NUM_USERS
+    num_users: int = NUM_USERS
 
     @property
     def num_classes(self) -> int:
@@ -99,8 +115,9 @@ class Observations:
     @cached_property
     def _sizes(self) -> NDArray[np.int64]:
         """Pictures per observer, int64 `[users]`: log-normal, at least 3."""
-        weights = np.random.default_rng([self.seed, 1]).lognormal(0.0, 0.9, NUM_USERS)
-        extra = NUM_IMAGES - 3 * NUM_USERS
+        draw = np.random.default_rng([self.seed, 1])
+        weights = draw.lognormal(0.0, 0.9, self.num_users)
+        extra = round((NUM_IMAGES / NUM_USERS - 3) * self.num_users)
         ends = np.rint(np.cumsum(weights) / weights.sum() * extra)
         return np.asarray(3 + np.diff(ends, prepend=0), dtype=np.int64)
 
