@@ -33,3 +33,15 @@ def keep_freed_memory() -> bool:
     asked = {_TRIM_THRESHOLD: _KEEP, _MMAP_THRESHOLD: _KEEP, _ARENA_MAX: arenas}
     agreed = [mallopt(option, value) for option, value in asked.items()]
     return all(agreed)
+
+
+def give_back_freed_memory() -> bool:
+    """Return what is free to the system, once, and whether there was any.
+
+    After the engines were measured, say: most of them needed more than the one that
+    was chosen.
+    """
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError, TypeError):
+        return False

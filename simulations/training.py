@@ -15,6 +15,7 @@ from fedemb.budget import LedgerBudget, Unaccounted, settle
 from fedemb.checkpoint import Checkpointer, read_state
 from fedemb.clipping import Diagnostics
 from fedemb.errors import UserError
+from fedemb.memory import give_back_freed_memory
 from fedemb.parameters import FlatLayout
 from fedemb.plan import PrivacyPlan
 from fedemb.products import described
@@ -286,6 +287,7 @@ def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineC
                     "--engine auto or serial."
                 )
             choice, measured = choose(longest, "flat")
+    give_back_freed_memory()
     rates = ", ".join(
         f"{m.choice.name}/{m.choice.chunk}{' replayed' * m.choice.recorded}: "
         f"{m.clients_per_second:,.0f}"

@@ -140,3 +140,19 @@ def test_observers_see_few_species_again_and_again_and_species_have_a_tail(tmp_p
     counts = np.sort(np.bincount(rows.fields["label"], minlength=1_203))
     assert (counts > 0).mean() > 0.9
     assert counts[-12:].mean() > 10 * np.median(counts)
+
+
+def test_any_number_of_observers_is_generated_and_says_so():
+    data = load("observations", users=1_000_000)
+    assert data.num_users == 1_000_000
+    assert data.provenance.source is Source.SYNTHETIC
+    assert not data.provenance.notices
+    rows = data.fetch(np.array([999_999, 5]))
+    assert rows.fields["image"].shape[1:] == (32, 32, 3)
+    assert rows.sizes.min() >= 3
+    assert abs(data._sizes.mean() - 120_300 / 9_275) < 0.01
+    other = load("observations", users=999_999)
+    assert data.provenance.checksum != other.provenance.checksum
+    np.testing.assert_array_equal(
+        data.held_out().fields["image"], other.held_out().fields["image"]
+    )
