@@ -5,7 +5,7 @@ target.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from accounting import _validate, composition
 from accounting.account import ACCOUNTANTS, bounds
@@ -76,23 +76,31 @@ def calibrate_noise_multiplier(
 
         return cost
 
-    start = 1.0
+    start, slope = 1.0, None
     if used == "pld":
-        # A coarse grid costs a tenth and is within a percent: start where it ends.
-        coarse = by("pld", _COARSE)
-        start = least_noise(coarse, target_epsilon, 0.02, start)
+        # A coarse grid costs a fifth and is within a percent: start where it ends.
+        coarse, tried = by("pld", _COARSE), dict[float, float]()
+        start = least_noise(
+            lambda z: tried.setdefault(z, coarse(z)), target_epsilon, 0.02, start
+        )
+        slope = _slope_near(target_epsilon, tried)
     return mechanism.with_noise_multiplier(
-        least_noise(by(used), target_epsilon, relative_tolerance, start)
+        least_noise(by(used), target_epsilon, relative_tolerance, start, slope)
     )
 
 
 def least_noise(
-    cost: Callable[[float], float], target: float, tolerance: float, start: float
+    cost: Callable[[float], float],
+    target: float,
+    tolerance: float,
+    start: float,
+    slope: float | None = None,
 ) -> float:
     """The least z, to tolerance on the cost, with cost(z) <= target.
 
     Regula falsi in log z and log epsilon, where the curve is nearly straight, kept
-    inside a bracket [too little noise, enough noise].
+    inside a bracket [too little noise, enough noise]. Before there is one, the `slope`
+    of that curve near the start tells where to go, if it is known.
 
     Raises:
         ValueError: if 10^6 is not enough noise.
@@ -109,7 +117,12 @@ def least_noise(
             low, cost_low = z, value
         if high / low < 1 + 1e-9:
             return high
-        z = _next(low, high, cost_low, cost_high, target * (1 - tolerance / 2))
+        aim = target * (1 - tolerance / 2)
+        if slope is not None and 0 < value < math.inf and _one_sided(low, high):
+            z *= (aim / value) ** (1 / slope)
+            slope = None  # once: what follows is a bracket, or a bad slope
+        else:
+            z = _next(low, high, cost_low, cost_high, aim)
         if z > _MOST_NOISE:
             raise ValueError(
                 f"target_epsilon={target:g} must be reachable with a noise multiplier "
@@ -117,6 +130,27 @@ def least_noise(
                 "larger delta."
             )
     return high
+
+
+def _one_sided(low: float, high: float) -> bool:
+    return math.isinf(high) or low < _LEAST_NOISE
+
+
+def _slope_near(target: float, tried: Mapping[float, float]) -> float | None:
+    """That of the last piece of the curve, between costs around the target."""
+    above = [(z, cost) for z, cost in tried.items() if cost > target]
+    below = [(z, cost) for z, cost in tried.items() if cost <= target]
+    if not above or not below:
+        return None
+    (low, cost_low), (high, cost_high) = max(above), min(below)
+    return _slope(low, high, cost_low, cost_high)
+
+
+def _slope(low: float, high: float, cost_low: float, cost_high: float) -> float | None:
+    """Of log cost over log z between two points, if the cost falls there."""
+    if not (0 < cost_high < cost_low < math.inf):
+        return None
+    return math.log(cost_low / cost_high) / math.log(low / high)
 
 
 def _next(
@@ -136,8 +170,8 @@ def _next(
     middle = math.sqrt(low * high)
     if not (cost_high > 0 and math.isfinite(cost_low)):
         return middle
-    slope = math.log(cost_low / cost_high) / math.log(low / high)
-    if slope >= 0:
+    slope = _slope(low, high, cost_low, cost_high)
+    if slope is None:
         return middle
     guess = high * math.exp(math.log(aim / cost_high) / slope)
     # Stay away from the ends: a guess on top of one would not shrink the bracket.
