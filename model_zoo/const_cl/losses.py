@@ -20,6 +20,13 @@ def global_loss(
         second: of another clip of the same videos.
         temperature: of the softmax.
         weight: `[B]`.
+
+    Example:
+        >>> clips, one = torch.eye(3), torch.tensor([1.0, 0, 0])
+        >>> found = global_loss(clips, clips, 0.1, torch.ones(3))
+        >>> lost = global_loss(clips, -clips, 0.1, torch.ones(3))
+        >>> bool(found < lost), float(global_loss(clips, clips, 0.1, one))
+        (True, 0.0)
     """
     a, b = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
     absent = weight[None, :] == 0
@@ -55,6 +62,12 @@ def local_loss(
         valid: 1 for regions that count, `[B, N]`.
         temperature: of the softmax.
         weight: `[B]`, 0 for videos that do not count.
+
+    Example:
+        >>> x, none = torch.eye(4).reshape(2, 2, 4), torch.zeros(2, 2)
+        >>> some = local_loss(x, x, x, none + 1, 0.1, torch.ones(2))
+        >>> float(local_loss(x, x, x, none, 0.1, torch.ones(2))), 0 < float(some) < 1e-3
+        (0.0, True)
     """
     z, a, b = (F.normalize(x, dim=-1) for x in (carried, source, target))
     there = valid.to(z.dtype) * weight[:, None]

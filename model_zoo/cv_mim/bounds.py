@@ -95,7 +95,15 @@ def info_nce_loss(
         first: `[n, d]`.
         second: `[n, d]`; row i belongs to row i of `first`.
         temperature: divides the scores.
-        weight: `[n]`; None counts every row once.
+        weight: `[n]`; None counts every row once, and rows of weight 0 are neither
+            queries nor partners of others.
+
+    Example:
+        >>> rows = torch.eye(2)
+        >>> round(float(info_nce_loss(rows, rows)), 4)
+        0.3133
+        >>> abs(float(info_nce_loss(rows, rows, weight=torch.tensor([1.0, 0.0]))))
+        0.0
     """
     scores = first @ second.T / temperature
     weight = scores.new_ones(len(scores)) if weight is None else weight

@@ -132,7 +132,18 @@ def predict_one(
     categories: Categories,
     post: PostSpec,
 ) -> Prediction:
-    """One picture's segments from logits `[K, H, W]`, heat-map and offsets."""
+    """One picture's segments.
+
+    Args:
+        semantic: logits `[K, H, W]` of the categories, without void.
+        center: heat-map of centres `[H, W]`.
+        offset: from pixel to centre (y, x), `[2, H, W]`.
+        categories: which of the K are things.
+        post: thresholds.
+
+    Returns:
+        Maps in which categories count from 1, and 0 is void.
+    """
     things = categories.thing_classes
     classes = semantic.argmax(0)
     instances, score = group_pixels(classes, center, offset, things, post)

@@ -78,7 +78,18 @@ def fit_head(
     examples: Examples,
     fit: FitSpec,
 ) -> LocalNetwork:
-    """A new head, fitted to the frozen features of `examples`."""
+    """A new head, fitted to the frozen features of `examples`.
+
+    Guarantees: the backbone is not changed; the head has all losses of a head of this
+    task, whichever of them the backbone was trained without, in the global label space;
+    and equal arguments give an equal head, for nothing is drawn but from `fit.seed`.
+
+    Args:
+        task: whose head it is.
+        backbone: a `SharedNetwork` in evaluation mode.
+        examples: pictures with maps, treated as public.
+        fit: steps, rate, batch size and seed of Adam, whose rate falls to zero.
+    """
     device = device_of(backbone)
     plain = replace(
         task,

@@ -44,7 +44,13 @@ class PostSpec:
 
 
 def find_centers(heat: Tensor, spec: PostSpec) -> tuple[Tensor, Tensor]:
-    """Centres (y, x) `[N, 2]` and scores `[N]` of a heat-map `[H, W]`."""
+    """Centres (y, x) `[N, 2]` and scores `[N]` of a heat-map `[H, W]`.
+
+    Example:
+        >>> heat = torch.tensor([[0.0, 0.9, 0.2], [0.0, 0.3, 0.05]])
+        >>> find_centers(heat, PostSpec(kernel=3))[0].tolist()
+        [[0, 1]]
+    """
     heat = torch.where(heat > spec.threshold, heat, 0.0)
     largest = F.max_pool2d(heat[None], spec.kernel, 1, spec.kernel // 2)[0]
     heat = torch.where(heat == largest, heat, 0.0)
@@ -69,6 +75,12 @@ def group_pixels(
 
     Returns:
         int64 `[H, W]` counted from 1 and 0 outside things; float `[H, W]`, 0 there.
+
+    Example:
+        >>> classes, still = torch.tensor([[1, 1, 0]]), torch.zeros(2, 1, 3)
+        >>> heat = torch.tensor([[0.0, 0.5, 0.0]])
+        >>> group_pixels(classes, heat, still, [1], PostSpec(kernel=3))[0].tolist()
+        [[1, 1, 0]]
     """
     centers, scores = find_centers(heat, spec)
     if not len(centers):
@@ -98,6 +110,21 @@ def merge(
 
     An instance takes the class that most of its thing pixels have; instances count from
     1 within a class. Stuff below `stuff_area` pixels, and whatever is left, is void.
+
+    Args:
+        classes: int64 `[H, W]`.
+        instances: int64 `[H, W]`, 0 where there is none.
+        things: classes with instances.
+        divisor: larger than the number of instances of any class.
+        stuff_area: in pixels.
+        void: class of what is left.
+
+    Example:
+        >>> classes = torch.tensor([[1, 1, 2, 3]])
+        >>> instances = torch.tensor([[1, 1, 0, 0]])
+        >>> rest = {"divisor": 10, "stuff_area": 1, "void": 0}
+        >>> merge(classes, instances, [1, 3], **rest).tolist()
+        [[11, 11, 20, 0]]
     """
     wanted = list(things)
     thing = torch.isin(classes, torch.tensor(wanted, device=classes.device))

@@ -22,6 +22,11 @@ def temporal_probabilities(clips: Tensor, mask: Tensor, temperature: Tensor) -> 
 
     Returns:
         `[B, N_t, 2]`, (pasted, host).
+
+    Example:
+        >>> steps, cut = torch.eye(2)[None], torch.tensor([[1, 0]])
+        >>> temporal_probabilities(steps, cut, torch.tensor(0.1)).round().tolist()
+        [[[1.0, 0.0], [0.0, 1.0]]]
     """
     inside = mask.to(clips.dtype)
     centres = [
@@ -65,6 +70,11 @@ def grounding_scores(groups: Tensor, nouns: Tensor, valid: Tensor) -> Tensor:
 
     Returns:
         Entry (i, j): clip i with the nouns of caption j; 0 without nouns.
+
+    Example:
+        >>> groups, nouns = torch.eye(2)[:, None], torch.eye(2)[:, None]
+        >>> grounding_scores(groups, nouns, torch.tensor([[1], [0]])).tolist()
+        [[1.0, 0.0], [0.0, 0.0]]
     """
     cosines = torch.einsum("imd,jkd->ijkm", groups, nouns).amax(-1)
     counts = valid.to(cosines.dtype)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from fedemb.errors import UserError
 from fedemb.heads import unit_rows
+from model_zoo.blocks import Block
 from model_zoo.g_vilm.grouping import GroupingBlock
-from model_zoo.text.transformer import Block, TextShape, TextTower
+from model_zoo.text.transformer import TextShape, TextTower
 from model_zoo.video.tubes import TubeShape, TubeTokens, place_table, places
 
 

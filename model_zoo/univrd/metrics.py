@@ -63,6 +63,18 @@ def true_positives(
         empty_objects: where an annotation has no object, whether the detection must
             have none either (V-COCO's scenario 1); otherwise its object is ignored
             (scenario 2).
+
+    Returns:
+        Bool of each of `found`, and of each of `truth`.
+
+    Example:
+        >>> here, there = np.float32([[0, 0, 1, 1]]), np.float32([[2, 2, 3, 3]])
+        >>> zero, sure = np.zeros(1, np.int64), np.ones(1, np.float32)
+        >>> truth = Triplets(zero, here, there, zero, sure)
+        >>> twice = Triplets.concatenated([truth, truth])
+        >>> hit, claimed = true_positives(twice, truth)
+        >>> hit.tolist(), claimed.tolist()
+        ([True, False], [True])
     """
     width = 1 + max(found.label.max(initial=0), truth.label.max(initial=0))
     keys = truth.picture * width + truth.label
@@ -100,7 +112,23 @@ def average_precisions(
     empty_objects: bool = True,
     points: int | None = 11,
 ) -> NDArray[np.float64]:
-    """AP of each label, `[classes]`; NaN for a label without annotations."""
+    """AP of each label, `[classes]`; NaN for a label without annotations.
+
+    Args:
+        found: detections, in any order.
+        truth: annotations.
+        classes: number of labels.
+        iou: least overlap of both boxes of a true one.
+        empty_objects: see `true_positives`.
+        points: of recall at which precision is read; None is the whole curve.
+
+    Example:
+        >>> boxes = np.float32([[0, 0, 1, 1]])
+        >>> zero, sure = np.zeros(1, np.int64), np.ones(1, np.float32)
+        >>> truth = Triplets(zero, boxes, boxes, zero, sure)
+        >>> average_precisions(truth, truth, 2).tolist()
+        [1.0, nan]
+    """
     hit, _ = true_positives(found, truth, iou=iou, empty_objects=empty_objects)
     out = np.full(classes, np.nan)
     order = np.argsort(-found.score, kind="stable")
@@ -168,6 +196,13 @@ def mean_recall(
         truth: annotations.
         k: detections that count per picture, the surest.
         predicate: of each label; None where labels are predicates already.
+
+    Example:
+        >>> boxes = np.float32([[0, 0, 1, 1], [0, 0, 1, 1]])
+        >>> kinds, sure = np.array([0, 1]), np.ones(2, np.float32)
+        >>> truth = Triplets(np.zeros(2, np.int64), boxes, boxes, kinds, sure)
+        >>> mean_recall(truth, truth, 1), mean_recall(truth, truth, 2)
+        (0.5, 1.0)
     """
     order = np.lexsort((-found.score, found.picture))
     pictures = found.picture[order]

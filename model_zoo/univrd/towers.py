@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
-from model_zoo.text.transformer import Block, TextShape, TextTower
+from model_zoo.blocks import Block
+from model_zoo.text.transformer import TextShape, TextTower
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
-from model_zoo.text.transformer import Block, through
+from model_zoo.blocks import Block, through
 from model_zoo.video.tubes import TubeShape, TubeTokens, place_table, places
 
 

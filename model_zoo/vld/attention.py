@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from model_zoo.attention import attend
-from model_zoo.text.transformer import Attention
+from model_zoo.blocks import Attention
 
 
 class CrossAttention(nn.Module):

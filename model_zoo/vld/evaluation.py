@@ -106,7 +106,15 @@ def likelihoods(
     questions: list[str],
     said: list[str],
 ) -> tuple[Tensor, Tensor]:
-    """Log-likelihood of each text, and in how many ids it is written, both `[n]`."""
+    """Log-likelihood of each text, and in how many ids it is written, both `[n]`.
+
+    Args:
+        task: encodes the texts.
+        captioner: on any device; the result is in main memory.
+        clips: `[n, T, H, W, 3]`.
+        questions: what is asked about each clip.
+        said: the text after each question.
+    """
     at = device_of(captioner)
     sums, counts = [], []
     with torch.inference_mode():

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from fedemb.errors import UserError
 from fedemb.heads import one_hot, weighted_mean
+from model_zoo.blocks import Block
 from model_zoo.text.tokenizer import BOS, PAD, UNKNOWN
-from model_zoo.text.transformer import Block
 from model_zoo.video.tubes import place_table, places
 from model_zoo.vld.attention import ReadingBlock
 

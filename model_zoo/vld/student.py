@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from model_zoo.text.transformer import Block, through
+from model_zoo.blocks import Block, through
 from model_zoo.vld.visual import FrameEncoder, FramePlaces, VitShape, frames_of
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
-from model_zoo.text.transformer import Block, through, waves
+from model_zoo.blocks import Block, through
+from model_zoo.text.transformer import waves
 from model_zoo.video.tubes import TubeShape, TubeTokens, place_table, places
 from model_zoo.vld.attention import ReadingBlock
 
