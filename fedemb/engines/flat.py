@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fedemb.engines import recorded
 from fedemb.engines.buffers import Stack
 from fedemb.engines.forms import Form
 from fedemb.engines.grouped import GROUPED
@@ -85,9 +86,9 @@ def _deltas(
 ) -> Tensor:
     clients = len(work.rows)
     heads = fit_heads(model, layout, theta, work, recipe)
-    stack = _stack(model, layout, theta, together, form)
+    kept = _kept(model, layout, theta, together, form)
+    stack, lockstep = kept.stack, kept.lockstep(model, work, recipe)
     stack.reset(theta)
-    lockstep = _lockstep(stack, model, work, recipe)
     moves = _moves(work, recipe)
     deltas = theta.new_empty(clients, layout.size)
     for start in range(0, clients, together):
@@ -114,7 +115,7 @@ def _after_heads(
     step: int,
 ) -> Tensor:
     """Forward passes of all clients, their heads, then their backward passes."""
-    stack = _stack(model, layout, theta, 1, None)
+    stack = _kept(model, layout, theta, 1, None).stack
     stack.reset(theta)
     deltas = theta.new_zeros(len(work.rows), layout.size)
     clients = torch.nonzero(work.active(step)).flatten().tolist()
@@ -157,39 +158,43 @@ class _Kept:
 
     Attributes:
         stack: buffers of as many backbones as were trained together last.
+        graphs: what records steps on them; None records nothing.
         locksteps: with recordings that use them, by the capacity of their heads.
     """
 
     stack: Stack
+    graphs: recorded.CudaGraphs | None
     locksteps: dict[int, Lockstep] = field(default_factory=dict)
 
+    def lockstep(
+        self, model: LocalModel, work: Work, recipe: LocalTraining
+    ) -> Lockstep:
+        """Steps on the stack; those that were recorded are taken up again."""
+        known = self.locksteps.get(work.capacity)
+        if known is not None:
+            return known
+        own = {
+            name: values[: self.stack.clients] for name, values in work.heads.items()
+        }
+        joint = recipe.head_steps is None
+        made = Lockstep(self.stack, model, own, joint, self.graphs)
+        if self.graphs is not None:
+            self.locksteps[work.capacity] = made
+        return made
 
-def _stack(
+
+def _kept(
     model: LocalModel,
     layout: FlatLayout,
     theta: Tensor,
     clients: int,
     form: Form | None,
-) -> Stack:
-    """The stack that this model used last, or a new one if it does not fit."""
+) -> _Kept:
+    """What this model used last, or anew if that does not fit."""
     form = form if clients > 1 else None  # a single client has the backbone's layers
     kept = model.scratch
     if not isinstance(kept, _Kept) or not kept.stack.fits(theta, clients, form):
-        kept = _Kept(Stack(model.backbone, layout, theta, clients, form))
+        stack = Stack(model.backbone, layout, theta, clients, form)
+        kept = _Kept(stack, recorded.CudaGraphs() if model.recorded else None)
         model.scratch = kept
-    return kept.stack
-
-
-def _lockstep(
-    stack: Stack, model: LocalModel, work: Work, recipe: LocalTraining
-) -> Lockstep:
-    """Steps of clients on a stack; those that were recorded are taken up again."""
-    kept = model.scratch
-    known = kept.locksteps.get(work.capacity) if isinstance(kept, _Kept) else None
-    if known is not None:
-        return known
-    own = {name: values[: stack.clients] for name, values in work.heads.items()}
-    made = Lockstep(stack, model, own, joint=recipe.head_steps is None)
-    if model.recorded and isinstance(kept, _Kept):
-        kept.locksteps[work.capacity] = made
-    return made
+    return kept

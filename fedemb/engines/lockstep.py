@@ -2,7 +2,7 @@
 
 from fedemb.engines.buffers import Stack, trained_by
 from fedemb.engines.heads import head_loss, losses_of, step_by
-from fedemb.engines.recorded import Recorded
+from fedemb.engines.recorded import CudaGraphs, Recorded
 from fedemb.engines.rows import channels_last
 from fedemb.local import LocalModel, LocalTraining, Work
 from fedemb.protocols import Batch, Parameters
@@ -19,10 +19,16 @@ class Lockstep:
         model: whose task and head.
         heads: parameters of as many heads, `[V, ...]`; only their shapes matter.
         joint: whether heads move as well.
+        graphs: what records steps; None records nothing.
     """
 
     def __init__(
-        self, stack: Stack, model: LocalModel, heads: Parameters, joint: bool
+        self,
+        stack: Stack,
+        model: LocalModel,
+        heads: Parameters,
+        joint: bool,
+        graphs: CudaGraphs | None = None,
     ) -> None:
         self._stack, self._joint = stack, joint
         self._values = {name: value.clone() for name, value in heads.items()}
@@ -35,7 +41,7 @@ class Lockstep:
         self._model = LocalModel(
             model.task, model.backbone, model.head, model.precision
         )
-        self._passes = Recorded(self._add_gradients) if model.recorded else None
+        self._passes = Recorded(self._add_gradients, graphs) if graphs else None
 
     @property
     def replays(self) -> int:

@@ -34,12 +34,12 @@ class Recorded:
         replays: how often a recording was replayed with another batch.
     """
 
-    def __init__(self, function: Callable[[Batch], None]) -> None:
+    def __init__(self, function: Callable[[Batch], None], graphs: "CudaGraphs") -> None:
         self.replays = 0
         self._function = function
         self._met: set[_Shapes] = set()
         self._recordings: dict[_Shapes, _Recording] = {}
-        self._graphs = CudaGraphs()
+        self._graphs = graphs
         self._refused = False
 
     def __call__(self, batch: Batch) -> None:
@@ -93,11 +93,13 @@ class CudaGraphs:
     """Records functions as CUDA graphs.
 
     They share their memory: what one leaves there is not read again, and they run one
-    after another.
+    after another. And they are recorded on one stream, for which libraries set memory
+    aside once.
     """
 
     def __init__(self) -> None:
         self._pool: Any = None
+        self._aside: Any = None
 
     def record(
         self, function: Callable[[Batch], None], read: Batch
@@ -110,9 +112,10 @@ class CudaGraphs:
             RuntimeError: if something cannot be recorded.
         """
         graph = torch.cuda.CUDAGraph()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        if self._aside is None:
+            self._aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
-        with torch.cuda.stream(aside):
+        with torch.cuda.stream(self._aside):
             # Other threads may go on: they have streams of their own.
             graph.capture_begin(self._pool, capture_error_mode="thread_local")
             try:

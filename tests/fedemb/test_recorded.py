@@ -132,7 +132,7 @@ def test_what_waits_for_the_card_is_computed_as_it_comes():
         seen.append(float(batch["x"].sum()))
         total.add_(batch["x"])
 
-    steps = Recorded(waiting)
+    steps = Recorded(waiting, GraphsOnTheHost())
     for value in range(4):
         steps({"x": torch.full((2,), float(value))})
     assert steps.replays == 0
