@@ -52,14 +52,15 @@ def row(
         '| `cv_mim` | no view (`sizes.view_weight=0`) | `roc_auc` | 2 | 0.850 | 0...'
     """
     gone = [after - before for before, after in zip(usual, without, strict=True)]
+    places = 4 if max(abs(value) for value in (*usual, *without)) < 0.1 else 3
     cells = (
         f"`{switch.system}`",
         f"{switch.off} (`{switch.change}`{switch.together})",
         f"`{metric}`",
         str(len(gone)),
-        f"{mean(usual):.3f}",
-        f"{mean(without):.3f}",
-        spread(gone),
+        f"{mean(usual):.{places}f}",
+        f"{mean(without):.{places}f}",
+        spread(gone, places),
         switch.says if metric == switch.metrics[0] else "",
         verdict(switch.move(metric), gone),
     )
@@ -70,8 +71,12 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def spread(differences: Sequence[float]) -> str:
+def spread(differences: Sequence[float], places: int = 3) -> str:
     """The mean difference, and the least and the greatest of several.
+
+    Args:
+        differences: of every seed.
+        places: after the point.
 
     Example:
         >>> spread([-0.1, 0.02])
@@ -79,10 +84,11 @@ def spread(differences: Sequence[float]) -> str:
         >>> spread([0.5])
         '+0.500'
     """
-    shown = f"{mean(differences):+.3f}"
-    if len(differences) == 1:
-        return shown
-    return f"{shown} ({min(differences):+.3f} to {max(differences):+.3f})"
+    middle, least, most = (
+        f"{value:+.{places}f}"
+        for value in (mean(differences), min(differences), max(differences))
+    )
+    return middle if len(differences) == 1 else f"{middle} ({least} to {most})"
 
 
 def verdict(expected: Move, differences: Sequence[float]) -> str:
