@@ -150,6 +150,25 @@ class TaskOptions:
             "temperature": self.temperature or 0.1,
         }
 
+    def trained(self, own: str, reached: str) -> str:
+        """What a stage of several trains: what was chosen, where its loss reaches it.
+
+        Where the loss does not reach, noise alone would train.
+
+        Args:
+            own: what the stage trains unless something was chosen.
+            reached: the parameters that its loss depends on.
+
+        Example:
+            >>> TaskOptions(trainable="norm").trained("names:eyes.*", "names:eyes.*")
+            'norm of names:eyes.*'
+            >>> TaskOptions().trained("names:eyes.lid", "names:eyes.*")
+            'names:eyes.lid'
+        """
+        if self.trainable is None or reached == "all":
+            return self.trainable or own
+        return f"{self.trainable} of {reached}"
+
     def refuse(self, names: Iterable[str], because: str) -> None:
         """Refuse choices that a system would not listen to.
 

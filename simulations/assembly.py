@@ -59,8 +59,21 @@ class Assembly:
         return self.configuration.server.learning_rate * scale
 
     def layout(self, stage: int, backbone: nn.Module) -> FlatLayout:
-        """The trained parameters of a stage."""
-        return FlatLayout.of(backbone, self.trainable(stage))
+        """The trained parameters of a stage.
+
+        Raises:
+            UserError: if it trains none, with the stage's name where there are several.
+        """
+        try:
+            return FlatLayout.of(backbone, self.trainable(stage))
+        except UserError as error:
+            if len(self.stages) == 1:
+                raise
+            raise UserError(
+                f"stage {self.stages[stage].name!r} has nothing to train: {error} Of "
+                "what is chosen, a stage trains what its loss reaches; name something "
+                "for every stage (--trainable names:PATTERN,PATTERN)."
+            ) from error
 
     def trainable(self, stage: int) -> str:
         """Which parameters a stage trains; its builder knows what the user chose."""

@@ -96,7 +96,7 @@ class DistillationStages:
             name="distillation", captions=self.captions, **common, **self.task
         )
         inherit = None if self.student else student_sees_as_teacher
-        last = options.trainable or self.student_trained or STUDENT
+        last = options.trained(self.student_trained or STUDENT, STUDENT)
         shares, rates = self.shares, self.rates
         stages = (
             Stage("visual", seen, shares[0], VISUAL, None, rates[0]),
