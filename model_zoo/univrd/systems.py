@@ -6,7 +6,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
-from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import (
+    CLASSES,
+    COPIES,
+    Configuration,
+    DataFacts,
+    System,
+    TaskOptions,
+)
 from model_zoo.univrd.augment import Augmentation
 from model_zoo.univrd.focal import Focal
 
@@ -198,6 +205,7 @@ def _size(note: str, build: RelationStages, side: int) -> Configuration:
 
 UNIVRD = System(
     name="univrd",
+    unused=COPIES,
     paper="Zhao, Yuan, Gong, Schroff, Adam and Liu (2023), Unified Visual Relationship "
     "Detection with Vision and Language Models, ICCV, arXiv:2303.08998; the detector "
     "after Minderer et al. (2022), OWL-ViT, arXiv:2205.06230",
