@@ -178,7 +178,8 @@ def _usable(
         options = layer.get("model", {})
         chosen = {name: options[name] for name in system.unused if name in options}
         system.refuse_unused(TaskOptions(**chosen))
-    return replace(found, model=replace(found.model, **dict.fromkeys(system.unused)))
+    nothing: dict[str, Any] = dict.fromkeys(system.unused)
+    return replace(found, model=replace(found.model, **nothing))
 
 
 def _understood(
