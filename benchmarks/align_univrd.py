@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.arguments import positive, whole
+from benchmarks.arguments import STEPS, positive, whole
 from fedemb.heads import unit_rows
 from fedemb.pixels import pixels
 from model_zoo.text.tokenizer import encode
@@ -60,7 +60,7 @@ def contrast(first: Tensor, second: Tensor, meanings: list, scale: Tensor) -> Te
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=whole(1), default=600)
+    parser.add_argument("--steps", type=whole(STEPS), default=600)
     parser.add_argument(
         "--batch", type=whole(RelationScenes.classes_per_user), default=96
     )

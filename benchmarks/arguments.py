@@ -4,6 +4,9 @@ import argparse
 import math
 from collections.abc import Callable
 
+STEPS = 11
+"""The fewest steps whose first tenth, in which a rate rises, is longer than one."""
+
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """A type of `add_argument`: whole numbers from `least` to `most`.

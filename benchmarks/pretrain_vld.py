@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.arguments import positive, whole
+from benchmarks.arguments import STEPS, positive, whole
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.video.encoder import clip_pixels
 from model_zoo.vld.card import VIDEO_LANGUAGE_DISTILLATION
@@ -41,7 +41,7 @@ def fields_of(kind: type[PlainClips], count: int) -> dict[str, np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=whole(1), default=6000)
+    parser.add_argument("--steps", type=whole(STEPS), default=6000)
     parser.add_argument("--batch", type=whole(1), default=64)
     parser.add_argument("--rate", type=positive, default=4e-3)
     parser.add_argument("--pictures", type=whole(4), default=24_000)

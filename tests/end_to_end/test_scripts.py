@@ -16,6 +16,7 @@ MISTAKES = [
     ("compare_vld_captions", "--rate 0", "0 must be a positive number"),
     ("compare_vld_captions", "--seed x", "x must be a whole number, 0 at least"),
     ("pretrain_vld", "--pictures 3", "3 must be a whole number, 4 at least"),
+    ("pretrain_vld", "--steps 10", "10 must be a whole number, 11 at least"),
     ("align_univrd", "--batch 2", "2 must be a whole number, 3 at least"),
     ("train_imagen3_public", "--out f --users 0", "0 must be a whole number, 8 at"),
     ("ablations", "cv_mim --rounds 0", "0 must be a whole number, 1 at least"),
