@@ -7,6 +7,7 @@ import argparse
 import sys
 import time
 
+from benchmarks.arguments import whole
 from benchmarks.groups import GROUPS, MORE, in_a_new_process
 from benchmarks.table import machine, markdown
 
@@ -18,11 +19,14 @@ def main() -> None:
     parser.add_argument(
         "groups", nargs="*", help=f"of {', '.join([*GROUPS, *MORE])}; all of the former"
     )
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--repeat", type=whole(1), default=5)
     arguments = parser.parse_args()
     unknown = set(arguments.groups) - {*GROUPS, *MORE}
     if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}")
+        parser.error(
+            f"unknown: {', '.join(sorted(unknown))}; choose from "
+            f"{', '.join([*GROUPS, *MORE])}."
+        )
     before, found = machine(), []
     for name in arguments.groups or GROUPS:
         started = time.perf_counter()

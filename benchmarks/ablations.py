@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ablation_table import COLUMNS, Metrics, rows
+from benchmarks.arguments import whole
 from benchmarks.simulated import report_of
 from benchmarks.switches import OPTIONS, SHARED, SWITCHES, Switch
 
@@ -103,8 +104,8 @@ def _final(report: Mapping[str, Any]) -> Metrics:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("systems", nargs="*", default=list(OPTIONS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--rounds", type=int, help="other than the systems' own")
+    parser.add_argument("--seeds", type=whole(0), nargs="+", default=[0, 1])
+    parser.add_argument("--rounds", type=whole(1), help="other than the systems' own")
     parser.add_argument(
         "--kept", type=Path, help="folder of reports; no run is made twice"
     )

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.arguments import STEPS, positive, whole
 from fedemb.heads import unit_rows
 from fedemb.pixels import pixels
 from model_zoo.text.tokenizer import encode
@@ -59,9 +60,11 @@ def contrast(first: Tensor, second: Tensor, meanings: list, scale: Tensor) -> Te
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch", type=int, default=96)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--steps", type=whole(STEPS), default=600)
+    parser.add_argument(
+        "--batch", type=whole(RelationScenes.classes_per_user), default=96
+    )
+    parser.add_argument("--rate", type=positive, default=2e-3)
     chosen = parser.parse_args()
     data = RelationScenes()
     space = LabelSpace.of(data.vocabularies)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.arguments import positive, whole
 from fedemb.data import Examples
 from fedemb.identity import embed_all
 from fedemb.parameters import FlatLayout
@@ -34,6 +35,7 @@ from simulations.datasets.clips import PlainClips
 
 CAPTIONER = ("cider", "caption_log_likelihood", "before_after_accuracy")
 RETRIEVAL = ("text_to_video_recall_at_1", "text_to_video_recall_at_10")
+USERS = 100_000
 _GALLERY = 256
 
 
@@ -151,17 +153,23 @@ def retrieval(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--visual", type=int, default=400, help="steps of stage 1")
-    parser.add_argument("--language", type=int, default=100, help="steps of stage 2")
-    parser.add_argument("--student", type=int, default=400, help="steps of a student")
-    parser.add_argument("--clips", type=int, default=1000, help="that are captioned")
-    parser.add_argument("--samples", type=int, default=3, help="captions per clip")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--visual", type=whole(0), default=400, help="steps of stage 1")
+    parser.add_argument(
+        "--language", type=whole(0), default=100, help="steps of stage 2"
+    )
+    parser.add_argument(
+        "--student", type=whole(0), default=400, help="steps of a student"
+    )
+    parser.add_argument(
+        "--clips", type=whole(1, USERS), default=1000, help="that are captioned"
+    )
+    parser.add_argument("--samples", type=whole(1), default=3, help="captions per clip")
+    parser.add_argument("--batch", type=whole(1), default=64)
+    parser.add_argument("--rate", type=positive, default=3e-3)
+    parser.add_argument("--seed", type=whole(0), default=0)
     chosen = parser.parse_args()
     lessons = Lessons(batch=chosen.batch, rate=chosen.rate, seed=chosen.seed)
-    data = PlainClips(100_000, classes_per_user=1, repeats=1)
+    data = PlainClips(USERS, classes_per_user=1, repeats=1)
     stages = visual, language, dual = stages_for(data)
     task: VideoLanguageTask = dual.task  # type: ignore[assignment]
     held_out = gallery(data)

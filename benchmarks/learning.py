@@ -8,9 +8,12 @@ extrapolated). *Kept* is the share of the gain without noise that is left with i
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 
+from benchmarks.arguments import positive, whole
 from benchmarks.simulated import report_of
+from fedemb.errors import NotAvailable, UserError
 from model_zoo import registry
 
 
@@ -56,14 +59,20 @@ def learn(name: str, users: int, epsilon: float, seed: int, more: list[str]) -> 
     ]
     report = report_of(name, options)
     metric = registry.get(name).metric
-    found = report["metrics"]
+    initial, final, non_private = (
+        math.nan if value is None else value  # not defined
+        for value in (
+            report["metrics"][when][metric]
+            for when in ("initial", "final", "non_private")
+        )
+    )
     return Learned(
         system=name,
         metric=metric,
         seed=seed,
-        initial=found["initial"][metric],
-        private=found["final"][metric],
-        non_private=found["non_private"][metric],
+        initial=initial,
+        private=final,
+        non_private=non_private,
         epsilon=report["privacy"]["epsilon"],
         rounds=report["rounds_completed"],
         parameters=report["privacy"]["trained_parameters"],
@@ -74,12 +83,17 @@ def learn(name: str, users: int, epsilon: float, seed: int, more: list[str]) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("systems", nargs="*", default=registry.names())
-    parser.add_argument("--users", type=int, default=1_000_000)
-    parser.add_argument("--epsilon", type=float, default=2.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--users", type=whole(1), default=1_000_000)
+    parser.add_argument("--epsilon", type=positive, default=2.0)
+    parser.add_argument("--seeds", type=whole(0), nargs="+", default=[0])
     parser.add_argument("--dataset", help="other than the system's own generated data")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     options = parser.parse_args()
+    for name in options.systems:
+        try:
+            registry.get(name)
+        except (NotAvailable, UserError) as error:
+            parser.error(str(error))
     more = [word for setting in options.settings for word in ("--set", setting)]
     more += ["--dataset", options.dataset] if options.dataset else []
     print(f"| {' | '.join(COLUMNS)} |")

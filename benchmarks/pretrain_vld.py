@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks.arguments import STEPS, positive, whole
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.video.encoder import clip_pixels
 from model_zoo.vld.card import VIDEO_LANGUAGE_DISTILLATION
@@ -40,10 +41,10 @@ def fields_of(kind: type[PlainClips], count: int) -> dict[str, np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=4e-3)
-    parser.add_argument("--pictures", type=int, default=24_000)
+    parser.add_argument("--steps", type=whole(STEPS), default=6000)
+    parser.add_argument("--batch", type=whole(1), default=64)
+    parser.add_argument("--rate", type=positive, default=4e-3)
+    parser.add_argument("--pictures", type=whole(4), default=24_000)
     chosen = parser.parse_args()
     torch.manual_seed(0)
     draw = np.random.default_rng(0)
@@ -76,12 +77,12 @@ def main() -> None:
         answer = ids(stills["caption"][rows].tolist())
         memory = model.language.encode(model.visual.resample(tokens), prompt)
         seen = answer_loss(model.language.decode(memory, answer[:, :-1]), answer, ones)
-        whole = [texts[i] for i in draw.integers(len(texts), size=chosen.batch)]
+        complete = [texts[i] for i in draw.integers(len(texts), size=chosen.batch)]
         left = [
             " ".join(w for w in text.split() if draw.random() >= LEFT_OUT)
-            for text in whole
+            for text in complete
         ]
-        answer = ids(whole)
+        answer = ids(complete)
         nothing = torch.zeros(chosen.batch, 0, model.language.shape.width)
         memory = model.language.encode(nothing, ids(left))
         read = answer_loss(model.language.decode(memory, answer[:, :-1]), answer, ones)

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.arguments import STEPS, whole
 from model_zoo.imagen3.public import PublicModels, PublicShape
 from simulations.datasets.clips import Stills
 from simulations.datasets.scenes import Scenes
@@ -112,8 +113,8 @@ def towers(users: int, steps: int) -> State:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--users", type=int, default=900)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--users", type=whole(8), default=900)
+    parser.add_argument("--steps", type=whole(STEPS), default=2500)
     options = parser.parse_args()
     with ProcessPoolExecutor(2) as pool:
         asked = options.users, options.steps

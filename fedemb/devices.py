@@ -1,5 +1,7 @@
 """Where things are computed, and tensors on their way there and back."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,27 @@ def received(values: Tensor) -> Tensor:
     if values.device.type != "cuda":
         return values.to("cpu", copy=True)
     return torch.empty_like(values, device="cpu", pin_memory=True).copy_(values)
+
+
+def zero_rows(every: Iterable[Tensor], chosen: Tensor) -> None:
+    """Zero rows of tensors, whatever they hold: NaN times 0 would stay NaN.
+
+    Args:
+        every: `[V, ...]`, changed in place; views will do. All on one device.
+        chosen: which rows, bool `[V]` on the host, so that nobody waits for a device.
+
+    Example:
+        >>> values = torch.tensor([[1.0], [torch.nan]])
+        >>> zero_rows([values], torch.tensor([False, True]))
+        >>> values.flatten().tolist()
+        [1.0, 0.0]
+    """
+    rows = torch.nonzero(chosen).flatten()
+    if not len(rows):
+        return
+    for values in every:
+        rows = sent(rows, values.device)  # moves once: they share a device
+        values.index_fill_(0, rows, 0)
 
 
 def device_of(module: nn.Module) -> torch.device:

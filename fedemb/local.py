@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
-from fedemb.devices import sent
+from fedemb.devices import sent, zero_rows
 from fedemb.engines.rows import of_each
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
@@ -171,9 +171,7 @@ class Work:
         spare = torch.where(rows[:, :1] >= 0, rows[:, :1], self.rows[:, 0, :1])
         rows = torch.where(rows >= 0, rows, spare)
         found = values[sent(rows.clamp(min=0), values.device)]
-        empty = torch.nonzero((rows < 0).any(dim=1)).flatten()
-        if len(empty):
-            found.index_fill_(0, sent(empty, values.device), 0)
+        zero_rows([found], (rows < 0).any(dim=1))
         return found
 
     def active(self, step: int) -> Tensor:

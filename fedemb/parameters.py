@@ -44,7 +44,8 @@ class FlatLayout:
                 comma-separated patterns, those names can be used as well.
             trainable: `all`; `norm` (affine parameters of normalisation layers); `last`
                 (the last layer that has parameters); or `names:` and patterns such as
-                `names:embedding.*,blocks.5.*`.
+                `names:embedding.*,blocks.5.*`. `A of B` are those of A that B selects
+                as well.
 
         Raises:
             UserError: if nothing is selected, or a pattern matches nothing.
@@ -108,6 +109,10 @@ def refuse_batch_statistics(module: nn.Module) -> None:
 def _selected(
     module: nn.Module, every: Mapping[str, Tensor], trainable: str
 ) -> set[str]:
+    chosen, of, within = trainable.partition(" of ")
+    if of:
+        both = _selected(module, every, chosen) & _selected(module, every, within)
+        return _nonempty(both, trainable)
     own: Mapping[str, str] = getattr(module, "trainable_selections", {})
     if trainable == "all":
         return _nonempty(set(every), trainable)
@@ -151,6 +156,7 @@ def _matching(every: Mapping[str, Tensor], patterns: Sequence[str]) -> set[str]:
 def _nonempty(names: set[str], trainable: str) -> set[str]:
     if not names:
         raise UserError(
-            f"trainable={trainable!r} selects nothing: the backbone has no such layers."
+            f"trainable={trainable!r} selects nothing: the backbone has no such "
+            "parameters."
         )
     return names

@@ -95,6 +95,9 @@ class DataFacts:
 CLASSES = ("head", "label_space", "temperature")
 """Options of a head that tells classes apart; other systems refuse them."""
 
+COPIES = ("views", "augment")
+"""Options of distorted copies of pictures; systems that make none do not use them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
@@ -149,6 +152,25 @@ class TaskOptions:
             "always_normalize": self.always_normalize,
             "temperature": self.temperature or 0.1,
         }
+
+    def trained(self, own: str, reached: str) -> str:
+        """What a stage of several trains: what was chosen, where its loss reaches it.
+
+        Where the loss does not reach, noise alone would train.
+
+        Args:
+            own: what the stage trains unless something was chosen.
+            reached: the parameters that its loss depends on.
+
+        Example:
+            >>> TaskOptions(trainable="norm").trained("names:eyes.*", "names:eyes.*")
+            'norm of names:eyes.*'
+            >>> TaskOptions().trained("names:eyes.lid", "names:eyes.*")
+            'names:eyes.lid'
+        """
+        if self.trainable is None or reached == "all":
+            return self.trainable or own
+        return f"{self.trainable} of {reached}"
 
     def refuse(self, names: Iterable[str], because: str) -> None:
         """Refuse choices that a system would not listen to.
@@ -219,6 +241,8 @@ class System:
             is better.
         beside: at most two other metrics that are watched beside it while it trains;
             what a stage trains that the headline metric does not see yet, for example.
+        unused: names of task options, None unless chosen, that no configuration has a
+            use for: refused where a person chose one, left out where a recipe did.
 
     Raises:
         ValueError: if the default configuration is none of the configurations, or
@@ -234,6 +258,7 @@ class System:
     default_configuration: str
     metric: str = "recall_at_1"
     beside: tuple[str, ...] = ("recall_at_far_1e-1", "roc_auc")
+    unused: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.beside) > 2:
@@ -281,6 +306,14 @@ class System:
             NotAvailable: for an unknown configuration or a missing optional package.
             UserError: if the system cannot be built for these examples or options.
         """
-        return self.configuration(configuration).build(
-            data=data, options=options or TaskOptions()
-        )
+        options = options or TaskOptions()
+        self.refuse_unused(options)
+        return self.configuration(configuration).build(data=data, options=options)
+
+    def refuse_unused(self, options: TaskOptions) -> None:
+        """Refuse choices that no configuration of this system would listen to.
+
+        Raises:
+            UserError: naming the first of them.
+        """
+        options.refuse(self.unused, f"{self.name} has no such choice; leave it out.")

@@ -24,7 +24,7 @@ from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
 from fedemb.stages import Stage
 from model_zoo import registry
 from model_zoo.changes import with_changes
-from model_zoo.system import DataFacts, System, TaskOptions
+from model_zoo.system import COPIES, DataFacts, System, TaskOptions
 from simulations import datasets
 from simulations.config import Configuration, recipe, recipe_names, resolve
 from simulations.promise import Promise, completed, make_promise, whole_periods
@@ -59,8 +59,21 @@ class Assembly:
         return self.configuration.server.learning_rate * scale
 
     def layout(self, stage: int, backbone: nn.Module) -> FlatLayout:
-        """The trained parameters of a stage."""
-        return FlatLayout.of(backbone, self.trainable(stage))
+        """The trained parameters of a stage.
+
+        Raises:
+            UserError: if it trains none, with the stage's name where there are several.
+        """
+        try:
+            return FlatLayout.of(backbone, self.trainable(stage))
+        except UserError as error:
+            if len(self.stages) == 1:
+                raise
+            raise UserError(
+                f"stage {self.stages[stage].name!r} has nothing to train: {error} Of "
+                "what is chosen, a stage trains what its loss reaches; name something "
+                "for every stage (--trainable names:PATTERN,PATTERN)."
+            ) from error
 
     def trainable(self, stage: int) -> str:
         """Which parameters a stage trains; its builder knows what the user chose."""
@@ -120,9 +133,12 @@ def layered(
     The recipe of the data set is the base; a system's own recipe comes on top of it, a
     named recipe on top of that, then the overrides in order. The table `without_noise`
     of the topmost recipe holds what else it sets for runs with a noise multiplier of 0.
+    What recipes of the package set and data set or system have no use for is left out.
 
     Raises:
-        UserError: for unknown recipes, sections or keys, or values out of range.
+        UserError: for unknown recipes, sections or keys, or values out of range; for an
+            option that the system has no use for.
+        NotAvailable: for an unknown system.
     """
     asked = _system_name(model) if model else ""
     if dataset is None and asked:
@@ -143,7 +159,27 @@ def layered(
     found = resolve(*recipes, *named, *overrides)
     if found.privacy.noise_multiplier == 0:
         found = resolve(*recipes, silent, *named, *overrides)
-    return located(found)
+    own_file = named_recipe is not None and named_recipe not in recipe_names()
+    written = [*overrides, *([recipes[-1], silent] if own_file else [])]
+    return located(_usable(found, written))
+
+
+def _usable(
+    found: Configuration, written: Sequence[Mapping[str, Mapping[str, Any]]]
+) -> Configuration:
+    """Without options of recipes that the system has no use for.
+
+    Raises:
+        UserError: for such an option in a layer that a person has written.
+    """
+    require_same_file(found.model)
+    system = registry.get(found.model.name)
+    for layer in written:
+        options = layer.get("model", {})
+        chosen = {name: options[name] for name in system.unused if name in options}
+        system.refuse_unused(TaskOptions(**chosen))
+    nothing: dict[str, Any] = dict.fromkeys(system.unused)
+    return replace(found, model=replace(found.model, **nothing))
 
 
 def _understood(
@@ -173,14 +209,17 @@ def assemble(configuration: Configuration) -> Assembly:
     configuration = completed(configuration, dataset.num_users)
     system = with_changes(registry.get(model.name), model.changes)
     aggregated = configuration.run.baseline == "dp-fedavg"
+    # Runs made before such options were refused have them from a recipe.
+    copies = {
+        name: getattr(model, name) for name in COPIES if name not in system.unused
+    }
     options = TaskOptions(
+        **copies,
         head=model.head or ("linear" if aggregated else None),
         label_space=model.label_space or ("global" if aggregated else None),
         embedding_dim=model.embedding_dim,
         trainable=model.trainable,
         temperature=model.temperature,
-        views=model.views,
-        augment=model.augment,
         always_normalize=model.always_normalize,
     )
     try:

@@ -40,8 +40,8 @@ from simulations.scratch import placeless
 
 NOTHING_LEARNED = (
     "The update is exactly zero: nothing is learned. With class means as the head "
-    "every virtual client needs two examples of some class, or views of one; use --set "
-    "model.views=2 or more --users-per-virtual-client."
+    "every virtual client needs two examples of some class, or views of one; use more "
+    "--users-per-virtual-client or, of pictures, --set model.views=2."
 )
 TYPICAL_ROWS = 16  # of one user, for the self-measurement on public rows
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from fedemb.devices import sent
+from fedemb.devices import zero_rows
 from fedemb.engines.alone import hasten
 from fedemb.engines.forms import Form
 from fedemb.engines.layers import trained_layers
@@ -74,10 +74,7 @@ class Stack:
 
         `active`, bool `[V]`, is on the host.
         """
-        if not bool(active.all()):
-            idle = sent(torch.nonzero(~active).flatten(), self.velocity.device)
-            for block in self._blocks(self.velocity):
-                block.index_fill_(0, idle, 0.0)
+        zero_rows(self._blocks(self.velocity), ~active)
 
     def step(self, recipe: LocalTraining) -> None:
         """Move every client by its velocity."""

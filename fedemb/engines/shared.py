@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedemb.devices import sent
+from fedemb.devices import zero_rows
 from fedemb.engines.alone import hastened
 from fedemb.engines.heads import features_by_row, fit_heads, losses_of
 from fedemb.engines.layers import share_no_weights, trained_layers
@@ -80,9 +80,7 @@ def shared_deltas(
     if deltas is None:
         deltas = _functional(model, layout, theta, heads_on(None), batch)
         deltas.mul_(-rate)
-    idle = torch.nonzero(~work.active(steps[0])).flatten()
-    if len(idle):
-        deltas.index_fill_(0, sent(idle, deltas.device), 0.0)
+    zero_rows([deltas], ~work.active(steps[0]))
     return deltas
 
 

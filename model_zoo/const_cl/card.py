@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import (
+    CLASSES,
+    COPIES,
+    Configuration,
+    DataFacts,
+    System,
+    TaskOptions,
+)
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -96,6 +103,7 @@ _FEW = {"context": 3}
 
 CONST_CL = System(
     name="const_cl",
+    unused=COPIES,
     paper="Yuan, Qian, Cui, Gong, Schroff, Yang, Adam and Liu (2022), Contextualized "
     "Spatio-Temporal Contrastive Learning with Self-Supervision, CVPR, "
     "arXiv:2112.05181",

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 from fedemb.errors import UserError
 from model_zoo.cv_mim.pairs import Pairs
 from model_zoo.cv_mim.sizes import Sizes
-from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import (
+    CLASSES,
+    COPIES,
+    Configuration,
+    DataFacts,
+    System,
+    TaskOptions,
+)
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -109,6 +116,7 @@ def _configurations() -> Mapping[str, Configuration]:
 
 CV_MIM = System(
     name="cv_mim",
+    unused=COPIES,
     paper="Zhao, Wang, Zhao, Yuan, Sun, Schroff, Adam, Peng, Metaxas and Liu (2021), "
     "Learning View-Disentangled Human Pose Representation by Contrastive Cross-View "
     "Mutual Information Maximization, CVPR, arXiv:2012.01405",

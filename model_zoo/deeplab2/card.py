@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from model_zoo.changes import changed
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import COPIES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -112,6 +112,7 @@ _AXIAL = "first block 3 x 3, axial attention from stride 16 on, one 1 x 1 for a 
 
 DEEPLAB2 = System(
     name="deeplab2",
+    unused=COPIES,
     paper="Weber, Wang, Qiao, Xie, Collins, Zhu, Yuan, Kim, Yu, Cremers, Leal-Taixe, "
     "Yuille, Schroff, Adam and Chen (2021), DeepLab2: A TensorFlow Library for Deep "
     "Labeling, arXiv:2106.09748; Panoptic-DeepLab by Cheng et al. (2020), "

@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import (
+    CLASSES,
+    COPIES,
+    Configuration,
+    DataFacts,
+    System,
+    TaskOptions,
+)
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -98,6 +105,7 @@ def _paper(**more: Any) -> GVilmStages:
 
 G_VILM = System(
     name="g_vilm",
+    unused=COPIES,
     paper="Xiong, Zhao, Gong, Yang, Schroff, Liu, Hsieh and Yuan (2023), "
     "Spatiotemporally Discriminative Video-Language Pre-Training with Text Grounding, "
     "arXiv:2303.16341",

@@ -1,5 +1,6 @@
 """What G-ViLM is measured by: retrieval, and whether groups and stretches are found."""
 
+import math
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -37,22 +38,21 @@ def evaluate(
     texts = _texts(task, backbone, examples.only(rows))
     metrics |= both_ways(texts, embeddings[torch.from_numpy(rows)])
     some = examples.only(np.arange(min(len(examples), _POINTED), dtype=np.int64))
-    if task.paste_source != "none" and len(some) > 1:
-        found = paste_accuracy(task, backbone, some)
-        metrics |= {} if found is None else {"paste_accuracy": found}
+    if task.paste_source != "none":
+        metrics["paste_accuracy"] = paste_accuracy(task, backbone, some)
     if "boxes" in fields:
         metrics |= pointing(task, backbone, some)
     return metrics
 
 
-def paste_accuracy(
-    task: "GVilmTask", backbone: nn.Module, examples: Examples
-) -> float | None:
+def paste_accuracy(task: "GVilmTask", backbone: nn.Module, examples: Examples) -> float:
     """Share of time steps of pasted clips that are most like others of their kind.
 
-    A step that is alone of its kind has nothing to be like and is not judged; None if
-    all are alone, as in clips of two tubes.
+    A step that is alone of its kind has nothing to be like and is not judged; NaN if
+    all are alone, as in clips of two tubes, or if no clip has another beside it.
     """
+    if len(examples) < 2:
+        return math.nan
     right = []
     with torch.inference_mode():
         batch = beside(backbone, task.prepare(examples, np.ones(1, np.uint64)))
@@ -61,7 +61,7 @@ def paste_accuracy(
             steps = cast(DualEncoder, backbone).see(batch["blended"][rows])["steps"]
             right.append(told_apart(steps, batch["mask"][rows]).cpu())
     judged = torch.cat(right)
-    return float(judged.float().mean()) if len(judged) else None
+    return float(judged.float().mean()) if len(judged) else math.nan
 
 
 def told_apart(steps: Tensor, mask: Tensor) -> Tensor:

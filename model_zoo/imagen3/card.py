@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
 from model_zoo.changes import changed
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import COPIES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -76,6 +76,7 @@ def _size(name: str, note: str, data: DataFacts) -> Configuration:
 
 IMAGEN3 = System(
     name="imagen3",
+    unused=COPIES,
     paper="Imagen 3 Team, Google (2024), Imagen 3, arXiv:2408.07009, for how it is "
     "judged; its architecture is undisclosed, and latent diffusion (Rombach et al. "
     "2022, arXiv:2112.10752) with diffusion transformers (Peebles and Xie 2023, "

@@ -6,12 +6,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedemb.errors import UserError
-from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import (
+    CLASSES,
+    COPIES,
+    Configuration,
+    DataFacts,
+    System,
+    TaskOptions,
+)
 from model_zoo.univrd.augment import Augmentation
 from model_zoo.univrd.focal import Focal
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
+
+DETECTOR = "names:image.*,merged_norm.*,class_head.*,box_head.*"
+RELATIONS = "names:image.*,merged_norm.*,decoder.*"
+"""The parameters that the losses of the stages reach; none is of the text tower."""
 
 _NAMES = ("square", "ball", "triangle", "cross", "ring", "diamond")
 
@@ -52,7 +63,7 @@ class RelationStages:
     phrase_queries: int = 50
     augmentation: Augmentation = field(default_factory=Augmentation)
     public: bool = False
-    detector: str = "names:image.*,merged_norm.*,class_head.*,box_head.*"
+    detector: str = DETECTOR
     relations: str = "names:decoder.*"
     share: float = 0.5
     name_prompts: bool = True
@@ -127,16 +138,22 @@ class RelationStages:
         }
         names = _also(self.detector, "object_bank") if learned else self.detector
         phrases = _also(self.relations, "relation_bank") if learned else self.relations
-        chosen = options.trainable
+        detected = _also(DETECTOR, "object_bank") if learned else DETECTOR
+        related = _also(RELATIONS, "relation_bank") if learned else RELATIONS
         if not self.decoupled:
             task = OneStageTask(name="univrd-one-stage", **arguments)
-            both = _also(names, phrases.removeprefix("names:"))
-            return (Stage("both", task, 1.0, chosen or both),)
+            both, reached = (
+                _also(one, other.removeprefix("names:"))
+                for one, other in ((names, phrases), (detected, related))
+            )
+            return (Stage("both", task, 1.0, options.trained(both, reached)),)
         first = DetectionTask(name="univrd-detector", **arguments)
         second = RelationTask(name="univrd-relations", **arguments)
+        names = options.trained(names, detected)
+        phrases = options.trained(phrases, related)
         return (
-            Stage("detector", first, self.share, chosen or names),
-            Stage("relations", second, 1 - self.share, chosen or phrases),
+            Stage("detector", first, self.share, names),
+            Stage("relations", second, 1 - self.share, phrases),
         )
 
 
@@ -188,6 +205,7 @@ def _size(note: str, build: RelationStages, side: int) -> Configuration:
 
 UNIVRD = System(
     name="univrd",
+    unused=COPIES,
     paper="Zhao, Yuan, Gong, Schroff, Adam and Liu (2023), Unified Visual Relationship "
     "Detection with Vision and Language Models, ICCV, arXiv:2303.08998; the detector "
     "after Minderer et al. (2022), OWL-ViT, arXiv:2205.06230",

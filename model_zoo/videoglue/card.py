@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model_zoo.system import Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import COPIES, Configuration, DataFacts, System, TaskOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,6 +73,7 @@ _TUBES = {"tube": (4, 16, 16), "class_token": True, "separable": False}
 
 VIDEOGLUE = System(
     name="videoglue",
+    unused=COPIES,
     paper="Yuan et al. (2024), VideoGLUE: Video General Understanding Evaluation of "
     "Foundation Models, TMLR, arXiv:2307.03166",
     user="the uploader of clips, or who is seen in them",

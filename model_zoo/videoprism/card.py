@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from model_zoo.system import Configuration, DataFacts, System
+from model_zoo.system import COPIES, Configuration, DataFacts, System
 from model_zoo.videoprism.stages import STAGES, EncoderStages, VideoPrismStages
 
 
@@ -117,6 +117,7 @@ _PUBLIC = (
 
 VIDEOPRISM = System(
     name="videoprism",
+    unused=COPIES,
     paper="Zhao, Gundavarapu, Yuan, Zhou, Yan, Sun, Friedman, Qian, Weyand, Zhao, "
     "Hornung, Schroff, Yang, Ross, Wang, Adam, Sirotenko, Liu and Gong (2024), "
     "VideoPrism: A Foundational Visual Encoder for Video Understanding, "

@@ -105,10 +105,12 @@ class VideoPrismStages:
             **self.distillation,
         )
         above = "auxiliary.*,pooler.*,text.*" if shape.auxiliary else "pooler.*,text.*"
-        trained = [
-            options.trainable or own
-            for own in (self.trained, "names:video.*", f"names:{above}")
-        ]
+        student = "names:video.*"  # the second loss reaches neither pooler nor text
+        trained = (
+            options.trained(self.trained, "all"),
+            options.trained(student, student),
+            options.trained(f"names:{above}", "all"),
+        )
         inherit = (None, network.begin_distillation, network.without_teacher)
         rest = list(zip(self.shares, trained, inherit, self.rates, strict=True))
         made = (

@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model_zoo.system import CLASSES, Configuration, DataFacts, System, TaskOptions
+from model_zoo.system import (
+    CLASSES,
+    COPIES,
+    Configuration,
+    DataFacts,
+    System,
+    TaskOptions,
+)
 
 if TYPE_CHECKING:
     from fedemb.stages import Stage
@@ -96,7 +103,7 @@ class DistillationStages:
             name="distillation", captions=self.captions, **common, **self.task
         )
         inherit = None if self.student else student_sees_as_teacher
-        last = options.trainable or self.student_trained or STUDENT
+        last = options.trained(self.student_trained or STUDENT, STUDENT)
         shares, rates = self.shares, self.rates
         stages = (
             Stage("visual", seen, shares[0], VISUAL, None, rates[0]),
@@ -162,6 +169,7 @@ _PUBLIC = (
 
 VIDEO_LANGUAGE_DISTILLATION = System(
     name="video_language_distillation",
+    unused=COPIES,
     paper="Zhao, Zhao, Zhou, Wu, Chu, Miao, Schroff, Adam, Liu, Gong, Kraehenbuehl and "
     "Yuan (2024), Distilling Vision-Language Models on Millions of Videos, "
     "arXiv:2401.06129",

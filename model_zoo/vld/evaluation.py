@@ -1,5 +1,6 @@
 """What the system is measured by: retrieval, captions, and answers to questions."""
 
+import math
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -73,7 +74,7 @@ def answers(
     """Accuracy among five answers by their likelihood, to questions of one kind.
 
     Questions and right answers come from captions; wrong ones are right for other
-    clips, drawn the same way every time. None is asked where there are too few answers.
+    clips, drawn the same way every time. NaN where there are too few answers.
     """
     asked = [
         (row, one)
@@ -83,7 +84,7 @@ def answers(
     ]
     pool = sorted({one.answer for _, one in asked})
     if len(pool) < OPTIONS:
-        return {}
+        return {f"{name}_accuracy": math.nan}
     options, right = [], []
     for number, (_, one) in enumerate(asked):
         draw = np.random.default_rng([number, 5])

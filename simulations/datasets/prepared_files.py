@@ -1,10 +1,12 @@
 """What all prepared data have in common: where they lie, and how files are written."""
 
+import fcntl
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -67,15 +69,49 @@ def provenance_of(record: Mapping[str, Any]) -> Provenance:
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A stream whose content becomes the file at its end, or nothing does.
 
+    Meanwhile it is a hidden part file beside it, locked by its writer. What writers
+    that were killed have left in the folder is removed first; an operating system
+    unlocks the files of a process that has ended, whatever ended it.
+
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    _remove_orphans(path.parent)
+    part, stream = _own_part(path)
     try:
-        with part.open("wb") as stream:
+        with stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        part.replace(path)
+            part.replace(path)  # as long as it is locked
     finally:
         part.unlink(missing_ok=True)
+
+
+def _own_part(path: Path) -> tuple[Path, BinaryIO]:
+    """A new part file, locked where the file system knows locks."""
+    while True:
+        part = path.with_name(f".{path.name}.part-{secrets.token_hex(4)}")
+        stream = part.open("xb")
+        with suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if _is_of(part, stream):
+            return part, stream
+        stream.close()  # taken for an orphan before it was locked
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Remove part files that no living process has locked; where in doubt, none."""
+    for part in folder.glob(".*.part-*"):
+        with suppress(OSError), part.open("r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_of(part, stream):
+                part.unlink()
+
+
+def _is_of(path: Path, stream: BinaryIO) -> bool:
+    """Whether a path still names the file of a stream."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False

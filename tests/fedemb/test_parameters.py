@@ -57,6 +57,8 @@ def test_unflatten_is_differentiable_and_vectorises():
         ("last", ("3.weight", "3.bias")),
         ("names:*.bias", ("0.bias", "1.bias", "3.bias")),
         ("names:3.*, 0.weight", ("0.weight", "3.weight", "3.bias")),
+        ("names:*.bias of names:1.*, 3.*", ("1.bias", "3.bias")),
+        ("all of names:*.bias of last", ("3.bias",)),
     ],
 )
 def test_selections_keep_the_module_order(trainable, names):
@@ -76,6 +78,7 @@ def test_named_selections_of_a_backbone_win():
         ("nothing", "all, norm, last"),
         ("names:encoder.*", "0.weight"),
         ("names:", "0.weight"),
+        ("norm of names:0.*", "'norm of names:0.*' selects nothing"),
     ],
 )
 def test_an_empty_or_unknown_selection_says_what_exists(trainable, hint):

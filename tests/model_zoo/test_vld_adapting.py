@@ -1,7 +1,9 @@
 """Adapting the image model: what its two lessons teach it to answer."""
 
 import copy
+import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +21,12 @@ def before_after(model, examples):
     clips, task = examples.fields["clip"], LANGUAGE.task
     found = answers(task, model.captioner, clips, captions, TEMPORAL, "before_after")
     return found["before_after_accuracy"]
+
+
+def test_answers_are_not_defined_where_no_five_of_them_differ():
+    clips = PlainClips(4).held_out().only(np.arange(3))
+    found = before_after(VISUAL.task.make_backbone(), clips)
+    assert math.isnan(found)
 
 
 @pytest.mark.slow

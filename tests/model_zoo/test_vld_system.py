@@ -416,7 +416,7 @@ def in_order(*order, **options):
 def test_a_choice_of_what_is_trained_leaves_the_adapted_halves_alone():
     """Otherwise adaptation trained towers that its loss does not reach: only noise."""
     stages = in_order("visual", "language", "dual encoder", trainable="last")
-    assert [s.trainable for s in stages] == [VISUAL, LANGUAGE, "last"]
+    assert [s.trainable for s in stages] == [VISUAL, LANGUAGE, f"last of {STUDENT}"]
     with pytest.raises(UserError, match="trainable='last' does not apply"):
         in_order("visual", "language", trainable="last")
 

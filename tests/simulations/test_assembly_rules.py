@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import tomli_w
 
 from fedemb.errors import UserError
 from fedemb.stages import Stage
@@ -61,6 +62,36 @@ def test_data_settings_of_a_recipe_are_for_data_sets_that_understand_them():
     assert layered("openclipart", "g_vilm", None).data.frames is None
     asked = layered("openclipart", "g_vilm", None, {"data": {"frames": 4}})
     assert asked.data.frames == 4  # and is refused when the data set is opened
+
+
+def test_options_of_a_recipe_are_for_systems_that_use_them():
+    for z in (0.0, 1.0):
+        noise = {"privacy": {"noise_multiplier": z}}
+        for named in (None, "own-data"):
+            found = layered("npz:mine.npz", "videoglue", named, noise)
+            assert found.model.views is None
+        assert layered("npz:mine.npz", "lenet", None, noise).model.views is not None
+
+
+@pytest.mark.parametrize("option", [{"views": 2}, {"augment": "affine-colour"}])
+def test_options_that_a_person_wrote_for_a_system_without_use_are_refused(
+    tmp_path, option
+):
+    (name,) = option
+    with pytest.raises(UserError, match=f"{name}=.* does not apply: videoglue"):
+        layered(None, "videoglue", None, {"model": option})
+    mine = tmp_path / "mine.toml"
+    for place in ("model", "without_noise.model"):
+        mine.write_text(tomli_w.dumps({"privacy": {"noise_multiplier": 0.0}}))
+        mine.write_text(f"{mine.read_text()}\n[{place}]\n{tomli_w.dumps(option)}")
+        with pytest.raises(UserError, match=f"{name}=.* does not apply: videoglue"):
+            layered("npz:mine.npz", "videoglue", str(mine))
+
+
+def test_runs_whose_recipe_set_what_is_not_used_can_be_opened():
+    found = layered(None, "videoglue:tiny", None, {"data": {"users": 300}})
+    before = replace(found, model=replace(found.model, views=2))
+    assert [stage.task.views for stage in assemble(before).stages] == [1]
 
 
 def test_a_recipe_may_hold_what_differs_without_noise():

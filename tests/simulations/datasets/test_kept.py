@@ -16,6 +16,7 @@ from simulations.datasets import (
     npz,
     ntu,
     penn_action,
+    prepared_files,
     qmnist,
 )
 from simulations.datasets.kept import kept_file
@@ -269,6 +270,52 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
         half(stream)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from simulations.datasets.prepared_files import written_whole
+with written_whole(Path(sys.argv[1])) as stream:
+    stream.write(b"half")
+    stream.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_a_living_ones_is_not(
+    tmp_path,
+):
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "one"], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.read_bytes() == b"half"
+    (tmp_path / ".note").write_text("of somebody else")
+    with written_whole(tmp_path / "one") as first:
+        assert not left.exists()
+        first.write(b"first")
+        with written_whole(tmp_path / "one") as second:
+            second.write(b"second")
+        assert (tmp_path / "one").read_bytes() == b"second"
+    assert (tmp_path / "one").read_bytes() == b"first"
+    assert {path.name for path in tmp_path.iterdir()} == {"one", ".note"}
+
+
+def test_a_part_file_that_was_taken_for_an_orphan_is_made_again(tmp_path, monkeypatch):
+    """Between its making and its locking another process may have removed it."""
+    lock, taken = prepared_files.fcntl.flock, []
+
+    def late(stream, how):
+        if not taken:
+            (part,) = tmp_path.iterdir()
+            part.unlink()
+            taken.append(part)
+        lock(stream, how)
+
+    monkeypatch.setattr(prepared_files.fcntl, "flock", late)
+    with written_whole(tmp_path / "file") as stream:
+        stream.write(b"whole")
+    assert taken
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
 
 
 @pytest.mark.parametrize(
