@@ -156,7 +156,10 @@ def _matching(every: Mapping[str, Tensor], patterns: Sequence[str]) -> set[str]:
 def _nonempty(names: set[str], trainable: str) -> set[str]:
     if not names:
         raise UserError(
-            f"trainable={trainable!r} selects nothing: the backbone has no such "
-            "parameters."
+            f"trainable={trainable!r} selects nothing: the backbone has no parameter "
+            "that all of these select."
+            if " of " in trainable
+            else f"trainable={trainable!r} selects nothing: the backbone has no such "
+            "layers."
         )
     return names
