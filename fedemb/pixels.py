@@ -16,7 +16,7 @@ def pixels(images: NDArray[np.generic], max_side: int | None = None) -> Tensor:
         >>> pixels(np.full((1, 4, 4, 1), 192, np.uint8), max_side=2).tolist()
         [[[[0.5, 0.5], [0.5, 0.5]]]]
     """
-    values = torch.from_numpy(images)
+    values = torch.from_numpy(np.ascontiguousarray(images))
     height, width, _ = reduced_shape(images.shape[1:], max_side)
     times = images.shape[1] // height
     if times > 1 and (height * times, width * times) == images.shape[1:3]:

@@ -2,7 +2,9 @@
 
 What a function does is noted operation by operation, with the tensors themselves, and
 done again into the tensors that came out the first time. So it shows what a graph would
-show: values that the host worked out, or memory that was let go, stay what they were.
+do with values that the host worked out: they stay what they were. That something waits
+for a card it notices where a value is asked for; for masks and copies to the host there
+are the tests on the meta device, and for memory that was let go those on a card.
 """
 
 import torch
@@ -29,6 +31,8 @@ class Operations(TorchDispatchMode):
 
 class GraphsOnTheHost:
     """Stands in for `CudaGraphs` where there is no card."""
+
+    full = False
 
     def record(self, function, read):
         operations = Operations()

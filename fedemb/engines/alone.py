@@ -30,7 +30,8 @@ class AloneLinear(nn.Linear):
         if _elsewhere(inputs):
             return super().forward(inputs)
         rows = inputs.reshape(-1, inputs.shape[-1])
-        return _by(rows, self.weight, self.bias).view(*inputs.shape[:-1], -1)
+        outputs = _by(rows, self.weight, self.bias)
+        return outputs.view(*inputs.shape[:-1], self.out_features)
 
 
 class AloneGroupNorm(nn.GroupNorm):
@@ -52,7 +53,7 @@ class AloneConv2d(nn.Conv2d):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The images by the kernels."""
-        if not zero_padded(self):
+        if not zero_padded(self) or inputs.dim() != 4:
             return super().forward(inputs)
         pads = [int(pad) for pad in self.padding]
         sides = [

@@ -88,8 +88,9 @@ def _deltas(
     heads = fit_heads(model, layout, theta, work, recipe)
     kept = _kept(model, layout, theta, together, form)
     stack, lockstep = kept.stack, kept.lockstep(model, work, recipe)
-    stack.reset(theta)
     moves = _moves(work, recipe)
+    if len(moves) == 1:
+        stack.reset(theta)  # once: nothing moves
     deltas = theta.new_empty(clients, layout.size)
     for start in range(0, clients, together):
         own = slice(start, start + together)

@@ -56,7 +56,7 @@ class Lockstep:
             if not recipe.trains_backbone(step):
                 continue
             active = work.active(step)
-            if not bool(active.any()):
+            if not bool(active.any()):  # all rows were read: no later step has any
                 return
             self._stack.velocity.mul_(recipe.momentum)
             for buffer in self._velocity.values():

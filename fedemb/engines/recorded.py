@@ -11,6 +11,7 @@ rows that they were not recorded with, before they may train anything.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,7 +19,7 @@ import torch
 
 from fedemb.protocols import Batch
 
-_MOST = 64  # recordings of one function; other shapes are computed as they come
+_MOST = 64  # recordings of a model; other shapes are computed as they come
 
 _Shapes: TypeAlias = tuple[tuple[str, torch.dtype, torch.Size], ...]
 
@@ -49,15 +50,11 @@ class Recorded:
         if known is not None:
             known.of(batch)
             self.replays += 1
-        elif self._refused or shapes not in self._met or self._full:
+        elif self._refused or shapes not in self._met or self._graphs.full:
             self._met.add(shapes)
             self._function(batch)
         else:
             self._record(shapes, batch)
-
-    @property
-    def _full(self) -> bool:
-        return len(self._recordings) >= _MOST
 
     def _record(self, shapes: _Shapes, batch: Batch) -> None:
         read = {name: values.clone() for name, values in batch.items()}
@@ -100,6 +97,12 @@ class CudaGraphs:
     def __init__(self) -> None:
         self._pool: Any = None
         self._aside: Any = None
+        self._count = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there are so many that others had better not be recorded."""
+        return self._count >= _MOST
 
     def record(
         self, function: Callable[[Batch], None], read: Batch
@@ -120,7 +123,11 @@ class CudaGraphs:
             graph.capture_begin(self._pool, capture_error_mode="thread_local")
             try:
                 function(read)
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # that it failed is known
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         self._pool = self._pool or graph.pool()
+        self._count += 1
         return graph.replay

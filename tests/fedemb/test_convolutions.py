@@ -108,3 +108,16 @@ def test_large_kernels_on_small_images_are_products():
     small = nn.Conv2d(64, 64, 3, padding=1)
     hasten(small)
     assert not small._pays(16)
+
+
+def test_layers_of_one_client_take_what_torch_s_take():
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(-2), nn.Linear(16, 5))
+    alone_layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(-2), nn.Linear(16, 5))
+    alone_layers.load_state_dict(layers.state_dict())
+    hasten(alone_layers)
+    for read in (
+        torch.randn(3, 6, 6),
+        torch.randn(0, 3, 6, 6),
+        torch.randn(2, 3, 6, 6),
+    ):
+        torch.testing.assert_close(alone_layers(read), layers(read))

@@ -125,6 +125,22 @@ def test_what_the_host_works_out_from_values_is_found_out():
 
 
 @pytest.mark.usefixtures("graphs")
+def test_only_so_many_shapes_are_recorded(monkeypatch):
+    total, graphs = torch.zeros(1), GraphsOnTheHost()
+    steps = Recorded(lambda batch: total.add_(batch["x"].sum()), graphs)
+    one, two = {"x": torch.ones(1)}, {"x": torch.ones(2)}
+    for _ in range(3):
+        steps(one)
+    assert steps.replays == 1
+    monkeypatch.setattr(graphs, "full", True, raising=False)
+    for _ in range(3):
+        steps(two)
+        steps(one)
+    assert steps.replays == 4  # the second shape is computed as it comes
+    assert float(total) == 3 + 6 + 3
+
+
+@pytest.mark.usefixtures("graphs")
 def test_what_waits_for_the_card_is_computed_as_it_comes():
     seen, total = [], torch.zeros(2)
 
@@ -170,4 +186,5 @@ def test_chunks_filled_up_count_for_nothing_in_the_sum(name):
     ]
     assert sums[0].clients == sums[1].clients == 5
     assert sums[0].unclipped == sums[1].unclipped
+    # Heads are padded differently, and round so: a few of 2^20 steps of the lattice.
     assert (sums[0].total - sums[1].total).abs().max() <= 2**4
