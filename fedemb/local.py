@@ -144,6 +144,10 @@ class Work:
         """The local steps, in order."""
         return iter(range(self.rows.shape[1]))
 
+    def moves(self, recipe: LocalTraining) -> list[int]:
+        """The local steps that move backbones, in order."""
+        return [step for step in self.steps() if recipe.trains_backbone(step)]
+
     def at(self, step: int, fields: Collection[str] | None = None) -> Batch:
         """The batch of a step, `[V, B, ...]`, with `weight` and `classes`.
 

@@ -26,7 +26,9 @@ def pixels(images: NDArray[np.generic], max_side: int | None = None) -> Tensor:
         total = total.to(torch.float32, copy=True)  # never the caller's own memory
     if values.is_floating_point():
         total.mul_(255.0)
-    found = total.div_(128.0).sub_(count).div_(count)
+    found = total.div_(128.0).sub_(count)
+    if count > 1:
+        found.div_(count)
     return (
         found if found.shape[2:] == (height, width) else _pooled(found, height, width)
     )

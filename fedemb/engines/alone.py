@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from fedemb.convolutions import conv2d
-from fedemb.engines.layers import zero_padded
+from fedemb.engines.layers import sides_of_outputs, zero_padded
 from fedemb.norms import group_norm
 from fedemb.products import mm
 
@@ -55,30 +55,19 @@ class AloneConv2d(nn.Conv2d):
         """The images by the kernels."""
         if not zero_padded(self) or inputs.dim() != 4:
             return super().forward(inputs)
-        pads = [int(pad) for pad in self.padding]
-        sides = [
-            (side + 2 * pad - gap * (own - 1) - 1) // step + 1
-            for side, pad, gap, own, step in zip(
-                inputs.shape[2:],
-                pads,
-                self.dilation,
-                self.kernel_size,
-                self.stride,
-                strict=True,
-            )
-        ]
+        sides = sides_of_outputs(self, inputs.shape[2:])
         if _elsewhere(inputs) or not self._pays(len(inputs) * math.prod(sides)):
             return conv2d(
                 inputs,
                 self.weight,
                 self.bias,
                 self.stride,
-                pads,
+                self.padding,
                 self.dilation,
                 self.groups,
             )
-        read = self._read(inputs, pads)
-        outputs = _by(read.flatten(0, 1), self.weight.flatten(1), self.bias)
+        read = self._read(inputs).flatten(0, 1)
+        outputs = _by(read, self.weight.flatten(1), self.bias)
         outputs = outputs.view(len(inputs), *sides, self.out_channels)
         return outputs.permute(0, 3, 1, 2)
 
@@ -95,13 +84,12 @@ class AloneConv2d(nn.Conv2d):
     def _single(self) -> bool:
         return self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0)
 
-    def _read(self, inputs: Tensor, pads: list[int]) -> Tensor:
+    def _read(self, inputs: Tensor) -> Tensor:
         """What every position reads, `[N, H' * W', C * kh * kw]`."""
         if self._single:
             return inputs.permute(0, 2, 3, 1).flatten(1, 2)
-        read = F.unfold(
-            inputs, self.kernel_size, self.dilation, tuple(pads), self.stride
-        )
+        pads = tuple(int(pad) for pad in self.padding)
+        read = F.unfold(inputs, self.kernel_size, self.dilation, pads, self.stride)
         return read.transpose(1, 2)
 
 

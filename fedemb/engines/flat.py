@@ -38,7 +38,7 @@ def flat_deltas(
     Heads are fitted together, backbones are trained one after another. A single
     backbone step uses the very features that its heads were fitted to.
     """
-    moves = _moves(work, recipe)
+    moves = work.moves(recipe)
     if recipe.head_steps and len(moves) == 1:
         return _after_heads(model, layout, theta, work, recipe, moves[0])
     return _deltas(model, layout, theta, work, recipe, None, together=1)
@@ -88,7 +88,7 @@ def _deltas(
     heads = fit_heads(model, layout, theta, work, recipe)
     kept = _kept(model, layout, theta, together, form)
     stack, lockstep = kept.stack, kept.lockstep(model, work, recipe)
-    moves = _moves(work, recipe)
+    moves = work.moves(recipe)
     if len(moves) == 1:
         stack.reset(theta)  # once: nothing moves
     deltas = theta.new_empty(clients, layout.size)
@@ -139,11 +139,6 @@ def _after_heads(
         # The weights stay: graphs of the clients to come were built with them.
         stack.deltas_of_one_step(recipe, out=deltas[client : client + 1])
     return deltas
-
-
-def _moves(work: Work, recipe: LocalTraining) -> list[int]:
-    """The steps that move backbones."""
-    return [step for step in work.steps() if recipe.trains_backbone(step)]
 
 
 def replays(model: LocalModel) -> int:

@@ -32,6 +32,27 @@ def share_no_weights(layers: Sequence[nn.Module]) -> bool:
     return len(owned) == len(set(owned))
 
 
+def sides_of_outputs(layer: nn.Conv2d, sides: Sequence[int]) -> list[int]:
+    """Sides of what a convolution makes of images; its padding is by numbers.
+
+    Example:
+        >>> sides_of_outputs(nn.Conv2d(1, 1, 3, stride=2, padding=1), [28, 7])
+        [14, 4]
+    """
+    pads = [int(pad) for pad in layer.padding]
+    return [
+        (side + 2 * pad - gap * (own - 1) - 1) // step + 1
+        for side, pad, gap, own, step in zip(
+            sides,
+            pads,
+            layer.dilation,
+            layer.kernel_size,
+            layer.stride,
+            strict=True,
+        )
+    ]
+
+
 def zero_padded(layer: nn.Conv2d) -> bool:
     """Whether a convolution reads zeros around its input, by numbers: see `patches`."""
     return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)

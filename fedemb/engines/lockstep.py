@@ -1,5 +1,7 @@
 """The local steps of a few virtual clients that are trained together."""
 
+import torch
+
 from fedemb.engines.buffers import Stack, trained_by
 from fedemb.engines.heads import head_loss, losses_of, step_by
 from fedemb.engines.recorded import CudaGraphs, Recorded
@@ -31,8 +33,8 @@ class Lockstep:
         graphs: CudaGraphs | None = None,
     ) -> None:
         self._stack, self._joint = stack, joint
-        self._values = {name: value.clone() for name, value in heads.items()}
-        self._velocity = {name: value.clone() for name, value in heads.items()}
+        self._values = {k: torch.empty_like(value) for k, value in heads.items()}
+        self._velocity = {k: torch.empty_like(value) for k, value in heads.items()}
         self._leaves = {
             name: trained_by(value, self._velocity[name]) if joint else value
             for name, value in self._values.items()
@@ -52,9 +54,7 @@ class Lockstep:
         """Take the steps of `work` that move the backbones, from `heads`."""
         self._take(heads)
         rate = recipe.learning_rate * recipe.head_lr_scale
-        for step in work.steps():
-            if not recipe.trains_backbone(step):
-                continue
+        for step in work.moves(recipe):
             active = work.active(step)
             if not bool(active.any()):  # all rows were read: no later step has any
                 return

@@ -59,14 +59,11 @@ class Recorded:
     def _record(self, shapes: _Shapes, batch: Batch) -> None:
         read = {name: values.clone() for name, values in batch.items()}
         try:
-            replay = (
-                None if self._refused else self._graphs.record(self._function, read)
-            )
+            replay = self._graphs.record(self._function, read)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:  # something waited for the card
-            replay, self._refused = None, True
-        if replay is None:
+        except RuntimeError:  # something waited for the card, and will again
+            self._refused = True
             self._function(batch)
             return
         self._recordings[shapes] = _Recording(replay, read)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedemb.engines.layers import sides_of_outputs
 from fedemb.protocols import Batch, Features
 
 
@@ -77,9 +78,8 @@ def patches(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
     ph, pw = (int(p) for p in layer.padding)
     x = inputs.permute(0, 2, 3, 1)
     x = F.pad(x, (0, 0, pw, pw, ph, ph)) if ph or pw else x.contiguous()
-    n, height, width, channels = x.shape
-    rows = (height - dh * (kh - 1) - 1) // sh + 1
-    columns = (width - dw * (kw - 1) - 1) // sw + 1
+    n, channels = len(x), x.shape[-1]
+    rows, columns = sides_of_outputs(layer, inputs.shape[2:])
     a, b, c, d = x.stride()
     return x.as_strided(
         (n, rows, columns, kh, kw, channels), (a, sh * b, sw * c, dh * b, dw * c, d)

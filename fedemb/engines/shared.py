@@ -39,7 +39,7 @@ class _Call:
 
 def single_backbone_step(work: Work, recipe: LocalTraining) -> bool:
     """Whether every client of `work` moves its backbone exactly once, at most."""
-    return sum(recipe.trains_backbone(step) for step in work.steps()) <= 1
+    return len(work.moves(recipe)) <= 1
 
 
 def shared_deltas(
@@ -59,7 +59,7 @@ def shared_deltas(
             "the shared-weights engine needs one backbone step per virtual client; "
             "use the vectorized engine for several."
         )
-    steps = [step for step in work.steps() if recipe.trains_backbone(step)]
+    steps = work.moves(recipe)
     if not steps:
         return theta.new_zeros(len(work.rows), len(theta))
     batch, rows = work.at(steps[0]), work.rows[:, steps[0]].flatten()

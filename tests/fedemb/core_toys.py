@@ -49,6 +49,13 @@ class LooseBackbone(nn.Module):
         return torch.tanh(self.dense(images.flatten(1))) * self.gain
 
 
+MODES = {
+    "joint": {"epochs": 2, "momentum": 0.9},
+    "one step": {"steps": 1},
+    "head first": {"steps": 3, "head_steps": 2},
+    "head first, many steps": {"steps": 5, "head_steps": 2},
+}
+
 BACKBONES = {"dense": dense_backbone, "conv": conv_backbone, "loose": LooseBackbone}
 
 

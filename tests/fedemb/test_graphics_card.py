@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from core_toys import everyone, rows, runner, theta
+from core_toys import MODES, everyone, rows, runner, theta
 
 from fedemb.agreement import agrees_with_serial
 from fedemb.clipping import Lattice, LatticeSum
@@ -19,12 +19,6 @@ pytestmark = pytest.mark.skipif(
 )
 CARD = torch.device("cuda")
 SIZES = [3, 7, 0, 1, 5]  # ragged, and one virtual client without rows
-MODES = {
-    "joint": {"epochs": 2, "momentum": 0.9},
-    "one step": {"steps": 1},
-    "head first": {"steps": 3, "head_steps": 2},
-    "head first, many steps": {"steps": 5, "head_steps": 2},
-}
 KINDS = pytest.mark.parametrize(
     ("name", "recorded"),
     [(name, False) for name in ENGINES] + [(name, True) for name in RECORDED],

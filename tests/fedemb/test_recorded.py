@@ -7,7 +7,7 @@ card.
 import numpy as np
 import pytest
 import torch
-from core_toys import everyone, rows, runner, theta
+from core_toys import MODES, everyone, rows, runner, theta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,13 +20,6 @@ from fedemb.errors import UserError
 from fedemb.local import LocalModel, make_work
 from fedemb.runner import ENGINES, RECORDED, EngineChoice
 from tests.operations import GraphsOnTheHost
-
-MODES = {
-    "joint": {"epochs": 2, "momentum": 0.9},
-    "one step": {"steps": 1},
-    "head first": {"steps": 3, "head_steps": 2},
-    "head first, many steps": {"steps": 5, "head_steps": 2},
-}
 
 
 @pytest.fixture
