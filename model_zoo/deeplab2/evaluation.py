@@ -1,6 +1,7 @@
 """How well pictures are segmented: PQ, mIoU and AP with a head fitted on the spot."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,10 @@ from model_zoo.deeplab2.precision import (
 )
 from model_zoo.deeplab2.quality import MeanIoU, PanopticQuality
 
-_CERTAIN = 20.0  # a logit
-
 if TYPE_CHECKING:
     from model_zoo.deeplab2.task import PanopticTask, SemanticTask
+
+_CERTAIN = 20.0  # a logit
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,13 @@ def panoptic_metrics(
     found = fit_to_half(task, backbone, examples, fit)
     judged = found.judged
     truths = list(judged.fields["panoptic"].astype(np.int64))
-    guesses = segment(task, backbone, found.head, judged)
+    guesses, apart = [], []
     told = predictions(task, backbone, found.head, judged)
-    apart = [
-        predict_one(
-            true_classes(truth, len(task.categories)).to(predicted["center"]),
-            predicted["center"],
-            predicted["offset"],
-            task.categories,
-            task.post,
-        )
-        for truth, predicted in zip(truths, told, strict=True)
-    ]
+    for truth, predicted in zip(truths, told, strict=True):
+        classes = true_classes(truth, len(task.categories))
+        certain = predicted | {"semantic": classes.to(predicted["center"])}
+        guesses.append(_segments(task, predicted))
+        apart.append(_segments(task, certain))
     metrics = score_predictions(truths, guesses, task.categories)
     instances = score_predictions(truths, apart, task.categories)
     return metrics | {"instance_ap_50": instances["ap_50"]}
@@ -102,12 +98,14 @@ def segment(
     task: "PanopticTask", backbone: nn.Module, head: LocalNetwork, examples: Examples
 ) -> list[Prediction]:
     """The segments of pictures, by a backbone and a head in global label space."""
-    return [
-        predict_one(
-            told["semantic"], told["center"], told["offset"], task.categories, task.post
-        )
-        for told in predictions(task, backbone, head, examples)
-    ]
+    told = predictions(task, backbone, head, examples)
+    return [_segments(task, predicted) for predicted in told]
+
+
+def _segments(task: "PanopticTask", told: Mapping[str, Tensor]) -> Prediction:
+    return predict_one(
+        told["semantic"], told["center"], told["offset"], task.categories, task.post
+    )
 
 
 def true_classes(truth: NDArray[np.int64], count: int) -> Tensor:
