@@ -16,17 +16,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "groups", nargs="*", help=f"of {', '.join([*GROUPS, *MORE])}; all of the former"
-    )
+    every = ", ".join([*GROUPS, *MORE])
+    parser.add_argument("groups", nargs="*", help=f"of {every}; all of the former")
     parser.add_argument("--repeat", type=whole(1), default=5)
     arguments = parser.parse_args()
     unknown = set(arguments.groups) - {*GROUPS, *MORE}
     if unknown:
-        parser.error(
-            f"unknown: {', '.join(sorted(unknown))}; choose from "
-            f"{', '.join([*GROUPS, *MORE])}."
-        )
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {every}.")
     before, found = machine(), []
     for name in arguments.groups or GROUPS:
         started = time.perf_counter()

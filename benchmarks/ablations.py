@@ -14,16 +14,14 @@ was. `--print` makes none at all and prints what is kept, with the seeds that th
 import argparse
 import hashlib
 import json
-import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.ablation_table import COLUMNS, Metrics, rows
 from benchmarks.arguments import whole
-from benchmarks.simulated import report_of
+from benchmarks.simulated import metrics_of, report_of
 from benchmarks.switches import OPTIONS, SHARED, SWITCHES, Switch
 
 
@@ -86,19 +84,13 @@ class Runs:
         digest = hashlib.sha256(words.encode()).hexdigest()[:16]
         file = self.kept / f"{system}-{digest}.json"
         if file.exists():
-            return _final(json.loads(file.read_text())["report"])
+            return metrics_of(json.loads(file.read_text())["report"], "final")
         if not self.made:
             return None
         report = report_of(system, options)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"run": words, "report": report}))
-        return _final(report)
-
-
-def _final(report: Mapping[str, Any]) -> Metrics:
-    """Its last metrics; those that are not defined are `null` in a report."""
-    final: Mapping[str, float | None] = report["metrics"]["final"]
-    return {name: math.nan if value is None else value for name, value in final.items()}
+        return metrics_of(report, "final")
 
 
 def main() -> None:

@@ -7,7 +7,13 @@ from statistics import median
 
 import torch
 
-from benchmarks.engines import TARGETS, plain_rounds, start
+from benchmarks.engines import (
+    TARGETS,
+    plain_rounds,
+    round_of,
+    start,
+    with_own_choice,
+)
 from benchmarks.pfl_loop import interpreter, pfl_rounds
 from benchmarks.table import Row, Times, interleave
 from benchmarks.workloads import WORKLOADS
@@ -44,16 +50,17 @@ def card(name: str, repeat: int) -> Iterator[Row]:
     reference = workload.plain_loop(device)()
     off = (lattice.decode(found.total).float() - reference).norm() / reference.norm()
 
-    def ours() -> None:
-        runner.train(theta, workload.cohort(), lattice, 0)
-
     def noise() -> None:
         privatize(found.total, 1.0, lattice, runner.key, 0)
 
     python = interpreter()
     with ExitStack() as processes:
         plain = processes.enter_context(plain_rounds(name, "cuda"))
-        subjects = {"plain": plain, "ours": ours, "noise": noise}
+        subjects = {
+            "plain": plain,
+            "ours": round_of(workload, runner),
+            "noise": noise,
+        }
         if python is not None:
             subjects["pfl"] = processes.enter_context(pfl_rounds(python, name, "cuda"))
         times = interleave(subjects, repeat)
@@ -84,15 +91,11 @@ def card(name: str, repeat: int) -> Iterator[Row]:
 def _rounded(name: str, runner: InlineRunner, repeat: int) -> Iterator[Row]:
     """Products rounded to bfloat16, which not every engine offers."""
     workload = WORKLOADS[name]
-    theta, lattice = start(runner)
-    rounded = replace(runner, precision=torch.bfloat16)
-    choice, _ = choose_engine(rounded, theta, workload.rows, clients=workload.clients)
-    rounded = rounded.with_engine(choice)
-    cohort = workload.cohort()
+    rounded = with_own_choice(workload, replace(runner, precision=torch.bfloat16))
     times = interleave(
         {
-            "float32": lambda: runner.train(theta, cohort, lattice, 0),
-            "bfloat16": lambda: rounded.train(theta, cohort, lattice, 0),
+            "float32": round_of(workload, runner),
+            "bfloat16": round_of(workload, rounded),
         },
         repeat,
     )
@@ -100,28 +103,24 @@ def _rounded(name: str, runner: InlineRunner, repeat: int) -> Iterator[Row]:
         f"{name} on a card, bfloat16 over float32",
         None,
         times.ratio("bfloat16", "float32"),
-        note=f"{_milliseconds(times, 'bfloat16')}; {choice.described}",
+        note=f"{_milliseconds(times, 'bfloat16')}; {rounded.engine.described}",
     )
 
 
 def _many(name: str, repeat: int) -> Iterator[Row]:
     """A cohort that fills the card."""
     workload = replace(WORKLOADS[name], clients=MANY)
-    runner = workload.runner(EngineChoice(), torch.device("cuda"))
-    theta, lattice = start(runner)
-    choice, _ = choose_engine(runner, theta, workload.rows, clients=MANY)
-    runner = runner.with_engine(choice)
-    cohort = workload.cohort()
-    torch.cuda.reset_peak_memory_stats()
-    times = interleave(
-        {"ours": lambda: runner.train(theta, cohort, lattice, 0)}, repeat
+    runner = with_own_choice(
+        workload, workload.runner(EngineChoice(), torch.device("cuda"))
     )
+    torch.cuda.reset_peak_memory_stats()
+    times = interleave({"ours": round_of(workload, runner)}, repeat)
     yield Row(
         f"{name} on a card, {MANY} clients",
         None,
         MANY / times.median("ours"),
         "clients/s",
-        f"{_milliseconds(times, 'ours')}; {choice.described}; "
+        f"{_milliseconds(times, 'ours')}; {runner.engine.described}; "
         f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the card",
     )
 

@@ -8,11 +8,10 @@ extrapolated). *Kept* is the share of the gain without noise that is left with i
 """
 
 import argparse
-import math
 from dataclasses import dataclass
 
 from benchmarks.arguments import positive, whole
-from benchmarks.simulated import report_of
+from benchmarks.simulated import metrics_of, report_of
 from fedemb.errors import NotAvailable, UserError
 from model_zoo import registry
 
@@ -60,11 +59,7 @@ def learn(name: str, users: int, epsilon: float, seed: int, more: list[str]) -> 
     report = report_of(name, options)
     metric = registry.get(name).metric
     initial, final, non_private = (
-        math.nan if value is None else value  # not defined
-        for value in (
-            report["metrics"][when][metric]
-            for when in ("initial", "final", "non_private")
-        )
+        metrics_of(report, when)[metric] for when in ("initial", "final", "non_private")
     )
     return Learned(
         system=name,

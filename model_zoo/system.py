@@ -92,8 +92,8 @@ class DataFacts:
         return shape[:3]
 
 
-CLASSES = ("head", "label_space", "temperature")
-"""Options of a head that tells classes apart; other systems refuse them."""
+CLASSES = ("head", "label_space", "temperature", "always_normalize")
+"""Options of heads that tell classes apart; systems of other kinds refuse them."""
 
 COPIES = ("views", "augment")
 """Options of distorted copies of pictures; systems that make none do not use them."""

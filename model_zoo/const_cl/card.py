@@ -53,7 +53,7 @@ class ConstClStages:
         from model_zoo.const_cl.views import Augmentation
 
         options.refuse(
-            (*CLASSES, "embedding_dim", "always_normalize"),
+            (*CLASSES, "embedding_dim"),
             "const_cl learns from views of clips, not from classes, and has widths of "
             "its own; see model.changes.",
         )

@@ -61,7 +61,7 @@ class PoseStages:
                 "fedemb evaluate RUN --dataset NAME."
             )
         options.refuse(
-            (*CLASSES, "always_normalize"),
+            CLASSES,
             "cv_mim learns from views of poses, not from their classes.",
         )
         sizes = self.sizes

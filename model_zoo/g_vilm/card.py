@@ -44,7 +44,7 @@ class GVilmStages:
         from model_zoo.g_vilm.task import GVilmTask
         from model_zoo.text.transformer import TextShape
 
-        options.refuse((*CLASSES, "always_normalize"), "g_vilm learns from captions.")
+        options.refuse(CLASSES, "g_vilm learns from captions.")
         text = TextShape(**self.text)
         video = dict(self.video)
         if options.embedding_dim:

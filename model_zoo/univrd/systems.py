@@ -103,7 +103,7 @@ class RelationStages:
                 "or use --dataset relation-scenes."
             )
         options.refuse(
-            (*CLASSES, "always_normalize"),
+            CLASSES,
             "univrd classifies by texts, with embeddings of unit length.",
         )
         sizes = {"side": side, **self.shape}
@@ -136,10 +136,14 @@ class RelationStages:
             "focal": self.focal,
             "suppression": self.suppression,
         }
-        names = _also(self.detector, "object_bank") if learned else self.detector
-        phrases = _also(self.relations, "relation_bank") if learned else self.relations
-        detected = _also(DETECTOR, "object_bank") if learned else DETECTOR
-        related = _also(RELATIONS, "relation_bank") if learned else RELATIONS
+        names, detected = (
+            _also(own, "object_bank") if learned else own
+            for own in (self.detector, DETECTOR)
+        )
+        phrases, related = (
+            _also(own, "relation_bank") if learned else own
+            for own in (self.relations, RELATIONS)
+        )
         if not self.decoupled:
             task = OneStageTask(name="univrd-one-stage", **arguments)
             both, reached = (

@@ -68,7 +68,7 @@ class VideoPrismStages:
 
         clip = data.clip("clips with captions")
         options.refuse(
-            (*CLASSES, "always_normalize"),
+            CLASSES,
             "videoprism learns from captions and from itself.",
         )
         width = options.embedding_dim or self.width

@@ -77,7 +77,7 @@ class DistillationStages:
         from model_zoo.vld.visual import VitShape
 
         because = "video_language_distillation learns from captions."
-        options.refuse((*CLASSES, "always_normalize"), because)
+        options.refuse(CLASSES, because)
         if "dual encoder" not in self.order:
             options.refuse(["trainable"], "it chooses within the dual encoder.")
         more = dict(self.sizes)

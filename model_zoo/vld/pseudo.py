@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedemb.devices import device_of
 from fedemb.errors import UserError
 from model_zoo.text.tokenizer import BytePair, decode, encode, shipped
 from model_zoo.video.encoder import clip_pixels
@@ -202,7 +203,7 @@ def _asked(captioner: Captioner) -> tuple[BytePair, Tensor, torch.device]:
     """The tokenizer, the prompt `[1, P]`, and where both belong."""
     shape = captioner.language.shape
     tokenizer = shipped(shape.vocab_size)
-    at = next(captioner.parameters()).device
+    at = device_of(captioner)
     ids = encode(tokenizer, [PROMPT], shape.length, bos=True)
     return tokenizer, torch.from_numpy(ids).to(at), at
 
