@@ -96,8 +96,9 @@ class ConstClTask:
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
         """Two views `[n, 2, 3, T', H, W]` with boxes `[n, 2, N, 4]`, and the middle."""
         clips = examples.fields["clip"]
+        things = self._things(examples)
         parts = [
-            augmented(clips, examples.offsets, seeds, self.augmentation, view)
+            augmented(clips, examples.offsets, seeds, self.augmentation, view, things)
             for view in (0, 1)
         ]
         return {
@@ -115,7 +116,7 @@ class ConstClTask:
         found = {
             "pooled": maps.holistic.mean((2, 3, 4)),
             "maps": local,
-            "regions": region_features(local, boxes, self.head.region),
+            "regions": region_features(local, boxes.clamp(min=0), self.head.region),
         }
         return {k: torch.unflatten(v, 0, (-1, 2)) for k, v in found.items()}
 
@@ -127,31 +128,37 @@ class ConstClTask:
             (self.local_weight, self._of_regions),
         )
         return torch.stack(
-            [
-                factor * part(own, found, batch["weight"])
-                for factor, part in weighed
-                if factor
-            ]
+            [factor * part(own, found, batch) for factor, part in weighed if factor]
         ).sum()
 
     def _of_clips(
-        self, head: LocalHead, found: dict[str, Tensor], weight: Tensor
+        self, head: LocalHead, found: dict[str, Tensor], batch: Batch
     ) -> Tensor:
-        embedded = head.perceptron(found["pooled"])
-        return global_loss(embedded[:, 0], embedded[:, 1], self.temperatures[0], weight)
+        embedded, cold = head.perceptron(found["pooled"]), self.temperatures[0]
+        return global_loss(embedded[:, 0], embedded[:, 1], cold, batch["weight"])
 
     def _of_regions(
-        self, head: LocalHead, found: dict[str, Tensor], weight: Tensor
+        self, head: LocalHead, found: dict[str, Tensor], batch: Batch
     ) -> Tensor:
         first, second = found["regions"].unbind(1)
         maps = found["maps"].unbind(1)
-        valid = torch.ones_like(first[..., 0])
+        a, b = (batch["boxes"][..., 0] >= 0).to(first.dtype).unbind(1)
         there, back = head.carried(first, maps[1]), head.carried(second, maps[0])
-        cold = self.temperatures[1]
+        cold, weight = self.temperatures[1], batch["weight"]
         return (
-            local_loss(there, first, second, valid, cold, weight)
-            + local_loss(back, second, first, valid, cold, weight)
+            local_loss(there, first, second, a, cold, weight, b)
+            + local_loss(back, second, first, b, cold, weight, a)
         ) / 2
+
+    def _things(self, examples: Examples) -> NDArray[np.generic] | None:
+        if self.augmentation.regions == "random":
+            return None
+        if "boxes" not in examples.fields:
+            raise UserError(
+                f"regions={self.augmentation.regions!r} needs a field `boxes`, which "
+                "these clips do not have; take regions='random', or generated clips."
+            )
+        return examples.fields["boxes"]
 
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
         """Unit-length means `[B, C]` of the global branch."""

@@ -154,6 +154,25 @@ def test_without_its_decoder_it_compares_regions_as_they_are(backbone):
     assert unguided.head == task.head
 
 
+def test_regions_may_be_those_of_things(backbone):
+    views = dataclasses.replace(TASK.augmentation, regions="things")
+    task = dataclasses.replace(TASK, augmentation=views, global_weight=0.0)
+    examples = DATA.fetch(np.array([1, 2])).regroup([2])
+    seeds = np.array([7], np.uint64)
+    batch = task.prepare(examples, seeds) | {"weight": torch.ones(len(examples))}
+    assert batch["boxes"].shape == (len(examples), 2, 2, 4)
+    hidden = batch["boxes"][..., 0] < 0
+    assert 0 < hidden.float().mean() < 1
+    base = total(task, backbone, fresh(task), batch)
+    assert base > 0
+    # Without a thing in sight there is nothing to learn.
+    blind = batch | {"boxes": torch.full_like(batch["boxes"], -1)}
+    assert total(task, backbone, fresh(task), blind) == 0
+    fields = {k: v for k, v in examples.fields.items() if k != "boxes"}
+    with pytest.raises(UserError, match="take regions='random'"):
+        task.prepare(Examples(fields, examples.offsets), seeds)
+
+
 def test_what_is_carried_must_be_as_wide_as_what_it_is_compared_with():
     narrow = dataclasses.replace(TASK.head, outputs=TASK.head.channels + 1)
     with pytest.raises(UserError, match="Leave outputs out, or set local_weight=0"):
