@@ -20,7 +20,7 @@ from fedemb.engines.rows import of_each
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, EmbeddingTask, Features, Parameters
 
-HEAD_INITS = ("fresh", "public")
+HEAD_INITS = ("fresh", "public", "persistent")
 _PUBLIC_SEED = np.uint64(0)
 
 
@@ -43,7 +43,9 @@ class LocalTraining:
         head_steps: steps that fit the head alone; None is joint mode.
         head_lr_scale: the head's learning rate is `learning_rate * head_lr_scale`.
         head_init: `fresh` draws a head anew for every virtual client and round;
-            `public` draws it once, from a public seed, the same for all of them.
+            `public` draws it once, from a public seed, the same for all of them;
+            `persistent` begins like that and goes on, in later rounds, from the head
+            that the user's last round left (`fedemb.persistent_heads`).
 
     Raises:
         UserError: if a number is out of range.
@@ -74,6 +76,12 @@ class LocalTraining:
         if self.head_init not in HEAD_INITS:
             raise UserError(
                 f"head_init={self.head_init!r} must be one of {', '.join(HEAD_INITS)}."
+            )
+        if self.head_init == "persistent" and not self.head_steps:
+            raise UserError(
+                f"head_init='persistent' with head_steps={self.head_steps}: what "
+                "persists is the head that head-only steps have fitted; give "
+                "--set local.head_steps=4, with more local.steps than that."
             )
 
     def trains_head(self, step: int) -> bool:
@@ -111,7 +119,8 @@ class Work:
         classes: int64 `[V]`, valid classes of each client's head.
         capacity: outputs that `head` was made for.
         head: a head with room for the most classes of any client; a template.
-        heads: fresh parameters of that head, `[V, ...]` each.
+        heads: initial parameters of that head, `[V, ...]` each.
+        users: whose heads they are, `V` of them, if heads persist.
     """
 
     batch: Batch
@@ -120,6 +129,7 @@ class Work:
     capacity: int
     head: nn.Module
     heads: Parameters
+    users: tuple[int, ...] | None = None
 
     def to(self, device: torch.device) -> "Work":
         """The same work with batch, classes and heads on `device`."""
@@ -205,9 +215,18 @@ class Work:
     def clients(self, own: slice) -> "Work":
         """The work of some of the clients; rows of the others stay, unread."""
         heads = {name: values[own] for name, values in self.heads.items()}
+        users = None if self.users is None else self.users[own]
         return replace(
-            self, rows=self.rows[own], classes=self.classes[own], heads=heads
+            self,
+            rows=self.rows[own],
+            classes=self.classes[own],
+            heads=heads,
+            users=users,
         )
+
+    def with_fitted(self, heads: Parameters, steps: int) -> "Work":
+        """What is left to do once the first `steps`, head-only ones, left `heads`."""
+        return replace(self, rows=self.rows[:, steps:], heads=heads)
 
     def filled_up(self, clients: int) -> "Work":
         """The same work for `clients` in all; those behind the others have no rows."""

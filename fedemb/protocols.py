@@ -2,7 +2,7 @@
 
 A system of the zoo is an `EmbeddingTask`: a shared *backbone* whose parameters are
 aggregated under differential privacy, and a local *head* that is made fresh on every
-virtual client in every round and dies there.
+virtual client in every round and dies there, unless the recipe lets it persist.
 """
 
 from collections.abc import Mapping

@@ -18,6 +18,7 @@ from fedemb.baselines import AggregatedHeadTask
 from fedemb.data import UserDataset
 from fedemb.errors import UserError
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
+from fedemb.persistent_heads import PersistentHeads
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
@@ -343,12 +344,16 @@ def client_key(key: RootKey, stage: int) -> RootKey:
 
 
 def worker_runner(
-    client_key: RootKey, *, configuration: str, stage: int
+    client_key: RootKey, *, configuration: str, stage: int, heads: str | None = None
 ) -> InlineRunner:
-    """What a worker elsewhere builds from the run's resolved configuration (TOML)."""
+    """What a worker elsewhere builds from the run's resolved configuration (TOML).
+
+    `heads` is the file of those that persist, which all workers share.
+    """
     assembly = assemble(configuration_from_toml(configuration))
     backbone = make_backbone(assembly, stage)
-    return inline_runner(assembly, stage, backbone, client_key, EngineChoice())
+    kept = None if heads is None else PersistentHeads(Path(heads))
+    return inline_runner(assembly, stage, backbone, client_key, EngineChoice(), kept)
 
 
 def inline_runner(
@@ -357,6 +362,7 @@ def inline_runner(
     backbone: nn.Module,
     client_key: RootKey,
     engine: EngineChoice,
+    heads: PersistentHeads | None = None,
 ) -> InlineRunner:
     """A runner in this process. It never sees the key of the noise."""
     return InlineRunner(
@@ -369,6 +375,7 @@ def inline_runner(
         engine=engine,
         device=device(assembly.configuration),
         precision=precision(assembly.configuration),
+        heads=heads,
     )
 
 

@@ -195,6 +195,10 @@ def make_statement(
             "float rounding between virtual clients that are computed together, of the "
             "order of 1e-5 of the clip norm (none with --engine serial)"
         )
+    if configuration.local.head_init == "persistent":
+        not_private.append(
+            "while the run lasts, the heads of single users, in its checkpoints"
+        )
     if configuration.run.compare_non_private:
         not_private.append("the comparison run without noise, and its metrics")
     public = [*assembly.system.configuration().public]
@@ -259,7 +263,7 @@ def _train(
         non_private,
     )
     report = write_outcome(folder, assembly, backbone, trained, outcome)
-    folder.forget_key()
+    folder.forget_secrets()
     return report
 
 

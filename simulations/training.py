@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from simulations.assembly import (
     make_backbone,
 )
 from simulations.folder import RunFolder, environment
+from simulations.kept_heads import Save, kept_heads, settling
 from simulations.listener import Listener
 from simulations.runners import Connect, with_runner
 from simulations.scratch import placeless
@@ -114,31 +116,39 @@ class Trainer:
             settle(budget, state.round_index)
         if state.round_index >= rounds:
             return
-        saver = Checkpointer(saved) if saved is not None else None
         watch = _Watch(self, stage, rounds, backbone, layout, optimizer, progress)
+        configuration, begins = self.assembly.configuration, state.round_index
+        with (
+            kept_heads(configuration, self.folder, stage, begins) as heads,
+            _saving(saved) as save,
+        ):
 
-        def go(runner: ClientRunner) -> ServerState:
-            return train(
-                state,
-                replace(self.plan, rounds=rounds),
-                runner,
-                optimizer,
-                self._stage_key(stage),
-                budget,
-                save=saver or _commit_at_once,
-                after_round=watch.after_round,
-            )
+            def go(runner: ClientRunner) -> ServerState:
+                return train(
+                    state,
+                    replace(self.plan, rounds=rounds),
+                    runner,
+                    optimizer,
+                    self._stage_key(stage),
+                    budget,
+                    save=settling(save, heads),
+                    after_round=watch.after_round,
+                )
 
-        try:
-            last = with_runner(
-                self.assembly, stage, backbone, self.key, self.engine, go, self.connect
-            )
-            layout.load(backbone, optimizer.release(last))
-        except BudgetExhausted as error:
-            progress.exhausted = str(error)
-        finally:
-            if saver is not None:
-                saver.close()
+            try:
+                last = with_runner(
+                    self.assembly,
+                    stage,
+                    backbone,
+                    self.key,
+                    self.engine,
+                    go,
+                    self.connect,
+                    heads,
+                )
+                layout.load(backbone, optimizer.release(last))
+            except BudgetExhausted as error:
+                progress.exhausted = str(error)
 
     def _stage_key(self, stage: int) -> RootKey:
         """Root of cohorts and noise: of this seed, this plan and these data.
@@ -334,6 +344,19 @@ def peak_memory() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def _saving(path: Path | None) -> Iterator[Save]:
+    """What saves states to a file, all of them before the context ends."""
+    if path is None:
+        yield _commit_at_once
+        return
+    saver = Checkpointer(path)
+    try:
+        yield saver
+    finally:
+        saver.close()
 
 
 def _commit_at_once(state: ServerState, commit: Callable[[], None]) -> None:
