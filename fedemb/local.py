@@ -43,7 +43,8 @@ class LocalTraining:
         head_steps: steps that fit the head alone; None is joint mode.
         head_lr_scale: the head's learning rate is `learning_rate * head_lr_scale`.
         head_init: `fresh` draws a head anew for every virtual client and round;
-            `public` draws it once, from a public seed, the same for all of them.
+            `public` takes the same public constants for all of them: values learned
+            from public data where there are some, others drawn from a public seed.
 
     Raises:
         UserError: if a number is out of range.
@@ -274,6 +275,7 @@ def make_work(
     examples: Examples,
     seeds: NDArray[np.uint64],
     dtype: torch.dtype = torch.float32,
+    public_head: Parameters | None = None,
 ) -> Work:
     """The work of virtual clients whose rows are the groups of `examples`.
 
@@ -283,6 +285,8 @@ def make_work(
         examples: one group per virtual client.
         seeds: `[clients]`, all a client's randomness.
         dtype: of floating-point rows.
+        public_head: constants that parameters of these names start from, if heads are
+            public; the shapes must not depend on a client's classes.
     """
     rows = schedule(recipe, examples.sizes, seeds)
     rows += (rows >= 0) * examples.offsets[:-1, None, None]
@@ -307,6 +311,7 @@ def make_work(
             classes,
             seeds if recipe.head_init == "fresh" else np.full_like(seeds, _PUBLIC_SEED),
             dtype,
+            (public_head or {}) if recipe.head_init == "public" else {},
         ),
     )
 
@@ -396,6 +401,7 @@ def _fresh_heads(
     classes: NDArray[np.int64],
     seeds: NDArray[np.uint64],
     dtype: torch.dtype,
+    constants: Parameters,
 ) -> Parameters:
     if not any(True for _ in template.parameters()):
         return {}
@@ -405,7 +411,7 @@ def _fresh_heads(
     for k, seed in zip(classes.tolist(), seeds.tolist(), strict=True):
         if (k, seed) not in known:
             generator.manual_seed(seed >> 1)
-            known[k, seed] = task.fresh_head(template, k, generator)
+            known[k, seed] = {**task.fresh_head(template, k, generator), **constants}
         heads.append(known[k, seed])
     return {
         name: torch.stack([head[name] for head in heads]).to(dtype) for name in heads[0]

@@ -29,7 +29,7 @@ from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import UserError
 from fedemb.local import LocalModel, LocalTraining, Work, make_work
 from fedemb.parameters import FlatLayout
-from fedemb.protocols import EmbeddingTask
+from fedemb.protocols import EmbeddingTask, Parameters
 from fedemb.randomness import RootKey
 from fedemb.threads import Threads
 
@@ -121,6 +121,7 @@ class InlineRunner:
         device: where tensors live.
         precision: of the backbone's products, if not that of its weights; see
             `LocalModel`.
+        public_head: constants for heads that start from such; see `make_work`.
     """
 
     task: EmbeddingTask
@@ -132,6 +133,7 @@ class InlineRunner:
     engine: EngineChoice = EngineChoice()
     device: torch.device = torch.device("cpu")
     precision: torch.dtype | None = None
+    public_head: Parameters = field(default_factory=dict, repr=False)
     _threads: Threads = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -193,7 +195,9 @@ class InlineRunner:
         fields = {**fetched.fields, OWNER: owners}
         examples = Examples(fields, fetched.offsets).regroup(part.sizes.tolist())
         seeds = self.key.seeds("client", round_index, part.ids)
-        return make_work(self.task, self.recipe, examples, seeds)
+        return make_work(
+            self.task, self.recipe, examples, seeds, public_head=self.public_head
+        )
 
     def deltas(self, theta: Tensor, work: Work) -> Tensor:
         """Backbone deltas `[V, P]` of the clients of `work`, before clipping.

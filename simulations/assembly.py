@@ -18,6 +18,7 @@ from fedemb.baselines import AggregatedHeadTask
 from fedemb.data import UserDataset
 from fedemb.errors import UserError
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
+from fedemb.protocols import Parameters
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
@@ -357,8 +358,12 @@ def inline_runner(
     backbone: nn.Module,
     client_key: RootKey,
     engine: EngineChoice,
+    head: Parameters | None = None,
 ) -> InlineRunner:
-    """A runner in this process. It never sees the key of the noise."""
+    """A runner in this process. It never sees the key of the noise.
+
+    `head` is what public heads start from.
+    """
     return InlineRunner(
         task=assembly.stages[stage].task,
         dataset=assembly.dataset,
@@ -369,6 +374,7 @@ def inline_runner(
         engine=engine,
         device=device(assembly.configuration),
         precision=precision(assembly.configuration),
+        public_head=head or {},
     )
 
 

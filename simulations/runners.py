@@ -7,12 +7,13 @@ from typing import TypeAlias, TypeVar
 from torch import nn
 
 from fedemb.errors import NotAvailable
+from fedemb.protocols import Parameters
 from fedemb.randomness import RootKey
 from fedemb.round import ClientRunner
 from fedemb.runner import EngineChoice
 from simulations.assembly import Assembly, client_key, inline_runner
 from simulations.processes import ProcessRunner
-from simulations.worker import WorkerSpecification, state_arrays
+from simulations.worker import WorkerSpecification, arrays_of
 
 Result = TypeVar("Result")
 Connect: TypeAlias = Callable[[WorkerSpecification], ClientRunner]
@@ -27,23 +28,24 @@ def with_runner(
     engine: EngineChoice,
     go: Callable[[ClientRunner], Result],
     connect: Connect | None = None,
+    head: Parameters | None = None,
 ) -> Result:
     """Call `go` with the configured runner, and tidy up after it.
 
     All runners return the same exact sums for equal deltas. `connect` takes the place
-    of the configured runner where the workers are there already.
+    of the configured runner where the workers are there already. `head` is what public
+    heads start from.
 
     Raises:
         NotAvailable: if Flower is asked for and not installed.
     """
-    if connect is not None:
-        return go(connect(specification(assembly, stage, backbone, key, engine)))
     kind = assembly.configuration.run.runner
-    if kind == "inline":
-        return go(
-            inline_runner(assembly, stage, backbone, client_key(key, stage), engine)
-        )
-    described = specification(assembly, stage, backbone, key, engine)
+    if connect is None and kind == "inline":
+        own = client_key(key, stage)
+        return go(inline_runner(assembly, stage, backbone, own, engine, head))
+    described = specification(assembly, stage, backbone, key, engine, head)
+    if connect is not None:
+        return go(connect(described))
     if kind == "processes":
         with ProcessRunner(described.build, workers(assembly), engine.chunk) as runner:
             return go(runner)
@@ -62,6 +64,7 @@ def specification(
     backbone: nn.Module,
     key: RootKey,
     engine: EngineChoice,
+    head: Parameters | None = None,
 ) -> WorkerSpecification:
     """How workers elsewhere build their runners."""
     configuration = assembly.configuration
@@ -71,7 +74,8 @@ def specification(
         arguments={"configuration": configuration.to_toml(), "stage": stage},
         client_key=client_key(key, stage),
         engine=engine,
-        state={} if fresh else state_arrays(backbone),
+        state={} if fresh else arrays_of(backbone.state_dict()),
+        head=arrays_of(head or {}),
     )
 
 
