@@ -43,7 +43,8 @@ class LocalTraining:
         head_steps: steps that fit the head alone; None is joint mode.
         head_lr_scale: the head's learning rate is `learning_rate * head_lr_scale`.
         head_init: `fresh` draws a head anew for every virtual client and round;
-            `public` draws it once, from a public seed, the same for all of them;
+            `public` takes the same public constants for all of them: values learned
+            from public data where there are some, others drawn from a public seed;
             `persistent` begins like that and goes on, in later rounds, from the head
             that the user's last round left (`fedemb.persistent_heads`).
 
@@ -293,6 +294,7 @@ def make_work(
     examples: Examples,
     seeds: NDArray[np.uint64],
     dtype: torch.dtype = torch.float32,
+    public_head: Parameters | None = None,
 ) -> Work:
     """The work of virtual clients whose rows are the groups of `examples`.
 
@@ -302,6 +304,8 @@ def make_work(
         examples: one group per virtual client.
         seeds: `[clients]`, all a client's randomness.
         dtype: of floating-point rows.
+        public_head: constants that parameters of these names start from, if heads are
+            public; the shapes must not depend on a client's classes.
     """
     rows = schedule(recipe, examples.sizes, seeds)
     rows += (rows >= 0) * examples.offsets[:-1, None, None]
@@ -326,6 +330,7 @@ def make_work(
             classes,
             seeds if recipe.head_init == "fresh" else np.full_like(seeds, _PUBLIC_SEED),
             dtype,
+            {} if recipe.head_init == "fresh" else (public_head or {}),
         ),
     )
 
@@ -415,6 +420,7 @@ def _fresh_heads(
     classes: NDArray[np.int64],
     seeds: NDArray[np.uint64],
     dtype: torch.dtype,
+    constants: Parameters,
 ) -> Parameters:
     if not any(True for _ in template.parameters()):
         return {}
@@ -424,7 +430,7 @@ def _fresh_heads(
     for k, seed in zip(classes.tolist(), seeds.tolist(), strict=True):
         if (k, seed) not in known:
             generator.manual_seed(seed >> 1)
-            known[k, seed] = task.fresh_head(template, k, generator)
+            known[k, seed] = {**task.fresh_head(template, k, generator), **constants}
         heads.append(known[k, seed])
     return {
         name: torch.stack([head[name] for head in heads]).to(dtype) for name in heads[0]

@@ -31,7 +31,7 @@ from fedemb.errors import UserError
 from fedemb.local import LocalModel, LocalTraining, Work, make_work
 from fedemb.parameters import FlatLayout
 from fedemb.persistent_heads import PersistentHeads, of_shape, placed
-from fedemb.protocols import EmbeddingTask
+from fedemb.protocols import EmbeddingTask, Parameters
 from fedemb.randomness import RootKey
 from fedemb.threads import Threads
 
@@ -123,8 +123,9 @@ class InlineRunner:
         device: where tensors live.
         precision: of the backbone's products, if not that of its weights; see
             `LocalModel`.
-        heads: of users, where the recipe lets them persist; None begins every round
-            with new ones.
+        public_head: constants for heads that start from such; see `make_work`.
+        kept_heads: of users, where the recipe lets them persist; None begins every
+            round with new ones.
     """
 
     task: EmbeddingTask
@@ -136,7 +137,8 @@ class InlineRunner:
     engine: EngineChoice = EngineChoice()
     device: torch.device = torch.device("cpu")
     precision: torch.dtype | None = None
-    heads: PersistentHeads | None = None
+    public_head: Parameters = field(default_factory=dict, repr=False)
+    kept_heads: PersistentHeads | None = None
     _threads: Threads = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -160,8 +162,8 @@ class InlineRunner:
         chunk = 1 if self.engine.alone else self.engine.chunk
         works = self._works(present, chunk, round_index)
         total = self.summed(backbone, works, lattice)
-        if self.heads is not None:
-            self.heads.write(round_index)
+        if self.kept_heads is not None:
+            self.kept_heads.write(round_index)
         return total
 
     def summed(
@@ -202,11 +204,13 @@ class InlineRunner:
         fields = {**fetched.fields, OWNER: owners}
         examples = Examples(fields, fetched.offsets).regroup(part.sizes.tolist())
         seeds = self.key.seeds("client", round_index, part.ids)
-        work = make_work(self.task, self.recipe, examples, seeds)
-        if self.heads is None:
+        work = make_work(
+            self.task, self.recipe, examples, seeds, public_head=self.public_head
+        )
+        if self.kept_heads is None:
             return work
         users = tuple(part.users.tolist())
-        kept = self.heads.before(round_index, users)
+        kept = self.kept_heads.before(round_index, users)
         for client, user in enumerate(users):
             placed(work.heads, client, kept.get(user, {}))
         return replace(work, users=users)
@@ -241,7 +245,7 @@ class InlineRunner:
     def _trained(self, model: LocalModel, theta: Tensor, work: Work) -> Tensor:
         """By the engine; heads that persist are fitted and put aside before it."""
         train, recipe = ENGINES[self.engine.name], self.recipe
-        if self.heads is None or work.users is None or recipe.head_steps is None:
+        if self.kept_heads is None or work.users is None or recipe.head_steps is None:
             return train(model, self.layout, theta, work, recipe)
         fitted = fit_heads(model, self.layout, theta, work, recipe)
         here = {name: values.cpu() for name, values in fitted.items()}
@@ -252,7 +256,7 @@ class InlineRunner:
             )
             shapes = {name: values.shape for name, values in own.named_parameters()}
             values = {name: values[client] for name, values in here.items()}
-            self.heads.put(user, of_shape(values, shapes))
+            self.kept_heads.put(user, of_shape(values, shapes))
         left = replace(recipe, head_steps=0, head_init="public")
         return train(
             model, self.layout, theta, work.with_fitted(fitted, recipe.head_steps), left

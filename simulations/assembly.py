@@ -19,6 +19,7 @@ from fedemb.data import UserDataset
 from fedemb.errors import UserError
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.persistent_heads import PersistentHeads
+from fedemb.protocols import Parameters
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
@@ -353,7 +354,9 @@ def worker_runner(
     assembly = assemble(configuration_from_toml(configuration))
     backbone = make_backbone(assembly, stage)
     kept = None if heads is None else PersistentHeads(Path(heads))
-    return inline_runner(assembly, stage, backbone, client_key, EngineChoice(), kept)
+    return inline_runner(
+        assembly, stage, backbone, client_key, EngineChoice(), kept_heads=kept
+    )
 
 
 def inline_runner(
@@ -362,9 +365,13 @@ def inline_runner(
     backbone: nn.Module,
     client_key: RootKey,
     engine: EngineChoice,
-    heads: PersistentHeads | None = None,
+    head: Parameters | None = None,
+    kept_heads: PersistentHeads | None = None,
 ) -> InlineRunner:
-    """A runner in this process. It never sees the key of the noise."""
+    """A runner in this process. It never sees the key of the noise.
+
+    `head` is what public heads start from, `kept_heads` those that persist.
+    """
     return InlineRunner(
         task=assembly.stages[stage].task,
         dataset=assembly.dataset,
@@ -375,7 +382,8 @@ def inline_runner(
         engine=engine,
         device=device(assembly.configuration),
         precision=precision(assembly.configuration),
-        heads=heads,
+        public_head=head or {},
+        kept_heads=kept_heads,
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from simulations.assembly import (
 from simulations.folder import RunFolder, environment
 from simulations.kept_heads import Save, kept_heads, settling
 from simulations.listener import Listener
+from simulations.public_start import PublicStart
 from simulations.runners import Connect, with_runner
 from simulations.scratch import placeless
 
@@ -72,7 +73,7 @@ class Trainer:
         folder: where checkpoints go; None keeps nothing (comparison runs).
         ledger: who pays; None for runs without a promise.
         run_id: names the run in the ledger.
-        pretrained: state of a public backbone to start from.
+        start: public values to start from.
         connect: to workers that are there already; None starts those configured.
     """
 
@@ -84,12 +85,12 @@ class Trainer:
     folder: RunFolder | None = None
     ledger: PrivacyLedger | None = None
     run_id: str = ""
-    pretrained: Mapping[str, Tensor] | None = None
+    start: PublicStart = PublicStart()
     connect: Connect | None = None
 
     def run(self, progress: Progress) -> nn.Module:
         """Train every stage from where it stands; returns the backbone."""
-        backbone = make_backbone(self.assembly, 0, self.pretrained)
+        backbone = make_backbone(self.assembly, 0, self.start.backbone)
         for stage, rounds in enumerate(self.assembly.rounds()):
             if stage:
                 backbone = make_backbone(self.assembly, stage, backbone.state_dict())
@@ -144,6 +145,7 @@ class Trainer:
                     self.engine,
                     go,
                     self.connect,
+                    self.start.head(stage),
                     heads,
                 )
                 layout.load(backbone, optimizer.release(last))
@@ -171,6 +173,7 @@ class Trainer:
         data = replace(configuration.data, keep=None)
         facts = placeless(replace(configuration, data=data, run=own)).to_toml()
         facts += self.assembly.dataset.provenance.checksum
+        facts += "".join(self.start.digests.values())
         digest = hashlib.sha256(facts.encode()).hexdigest()
         return RootKey(self.key.derive(f"stage {digest}", stage), self.key.seeded)
 
@@ -199,6 +202,7 @@ class Trainer:
             "key": hashlib.sha256(self.key.secret).hexdigest(),
             "configuration": placeless(configuration).to_toml(),
             "data": self.assembly.dataset.provenance.checksum,
+            "start": dict(self.start.digests),
             "engine": asdict(self.engine),
             "environment": environment(),
         }
@@ -319,24 +323,6 @@ def _beginning(
     own = client_key(key, stage)
     runner = inline_runner(assembly, stage, backbone, own, EngineChoice())
     return runner, runner.layout.flatten(dict(backbone.named_parameters()))
-
-
-def load_pretrained(name: str) -> Mapping[str, Tensor] | None:
-    """The state of a public backbone: a safetensors file or a run folder."""
-    if name == "none":
-        return None
-    from safetensors.torch import load_file
-
-    path = Path(name)
-    path = path / "backbone.safetensors" if path.is_dir() else path
-    try:
-        state: Mapping[str, Tensor] = load_file(path)
-    except Exception as error:
-        raise UserError(
-            f"pretrained={name!r} cannot be read: {error}; give a backbone.safetensors "
-            "or a run folder."
-        ) from error
-    return state
 
 
 def peak_memory() -> int:

@@ -30,7 +30,7 @@ def heads(tmp_path):
 
 def persistent(data, heads, engine="serial", chunk=3, **more):
     kinds = {"head": "linear", **RECIPE, **more}
-    return replace(runner(data, engine=engine, chunk=chunk, **kinds), heads=heads)
+    return replace(runner(data, engine=engine, chunk=chunk, **kinds), kept_heads=heads)
 
 
 def rounds(own, count, cohort=None, first=0, clip=5.0):
