@@ -28,12 +28,14 @@ from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import UserError
-from fedemb.local import LocalModel, LocalTraining, Work, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout
 from fedemb.persistent_heads import PersistentHeads, of_shape, placed
 from fedemb.protocols import EmbeddingTask, Parameters
 from fedemb.randomness import RootKey
 from fedemb.threads import Threads
+from fedemb.work import Work
 
 Deltas: TypeAlias = Callable[
     [LocalModel, FlatLayout, Tensor, Work, LocalTraining], Tensor

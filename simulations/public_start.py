@@ -2,7 +2,7 @@
 
 All of it is known before the first round and depends on no user of the population:
 constants, to the proof of the guarantee. Heads in which nothing was learned are drawn
-from a public seed instead (`fedemb.local`) and need no mention.
+from a public seed instead (`fedemb.make_work`) and need no mention.
 """
 
 import hashlib

@@ -6,8 +6,9 @@ from fedemb.engines.buffers import Stack, trained_by
 from fedemb.engines.heads import head_loss, losses_of, step_by
 from fedemb.engines.recorded import CudaGraphs, Recorded
 from fedemb.engines.rows import channels_last
-from fedemb.local import LocalModel, LocalTraining, Work
+from fedemb.local import LocalModel, LocalTraining
 from fedemb.protocols import Batch, Parameters
+from fedemb.work import Work
 
 
 class Lockstep:
