@@ -204,7 +204,7 @@ def _rate(step: int, steps: int) -> float:
 
     Example:
         >>> [round(_rate(step, 20), 2) for step in (0, 1, 2, 10, 19)]
-        [0.5, 1.0, 0.98, 0.5, 0.01]
+        [0.5, 0.99, 0.98, 0.5, 0.01]
     """
     warm = max(1, round(_WARM * steps))
     return min(1.0, (step + 1) / warm) * (1 + cos(pi * step / steps)) / 2
