@@ -5,17 +5,16 @@ constants, to the proof of the guarantee. Heads in which nothing was learned are
 from a public seed instead (`fedemb.make_work`) and need no mention.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fedemb.errors import UserError
-from fedemb.protocols import EmbeddingTask, Parameters
+from fedemb.protocols import Parameters
 from simulations.assembly import Assembly
+from simulations.public_heads import digest_of, fitting_head, read_head
 
 _SHOWN = 16  # digits of a digest in sentences
 
@@ -88,16 +87,6 @@ def require_same_start(start: PublicStart, before: Mapping[str, str]) -> None:
             )
 
 
-def digest_of(values: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values."""
-    hashed = hashlib.sha256()
-    for name in sorted(values):
-        array = values[name].detach().cpu().contiguous()
-        hashed.update(f"{name} {array.dtype} {tuple(array.shape)} ".encode())
-        hashed.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return hashed.hexdigest()
-
-
 def load_pretrained(name: str) -> Mapping[str, Tensor] | None:
     """The state of a public backbone: a safetensors file or a run folder."""
     if name == "none":
@@ -116,56 +105,22 @@ def load_pretrained(name: str) -> Mapping[str, Tensor] | None:
     return state
 
 
-def head_shapes(task: EmbeddingTask, capacity: int) -> dict[str, torch.Size]:
-    """Names and shapes of the parameters of a task's head for so many classes."""
-    with torch.device("meta"):
-        head = task.make_head(capacity)
-    return {name: value.shape for name, value in head.named_parameters()}
+def _head(assembly: Assembly, number: int) -> tuple[Parameters, str]:
+    """The public head of a stage, and in words where it comes from.
 
-
-def lasting(task: EmbeddingTask) -> dict[str, torch.Size]:
-    """Those that mean the same on every client: no shape depends on its own classes.
-
-    Row k of a client's own label space is another class on every client, so no public
-    value could stand for it.
+    That of a pre-trained folder comes before the system's own.
     """
-    if task.label_space == "global":
-        return head_shapes(task, task.num_classes)
-    few, more = head_shapes(task, 2), head_shapes(task, 3)
-    return {name: shape for name, shape in few.items() if more[name] == shape}
-
-
-def _head(assembly: Assembly, stage: int) -> tuple[Parameters, str]:
-    """The public head of a stage, and in words where it comes from."""
-    made = assembly.stages[stage]
-    configuration = assembly.configuration
-    public = configuration.local.head_init != "fresh"
-    if not public or configuration.run.baseline != "none" or made.public_head is None:
+    stage, configuration = assembly.stages[number], assembly.configuration
+    fresh = configuration.local.head_init == "fresh"
+    if fresh or configuration.run.baseline != "none":
+        return {}, ""
+    pretrained = configuration.model.pretrained
+    if pretrained != "none":
+        names = assembly.dataset.class_names
+        found = read_head(Path(pretrained), stage.name, stage.task, names)
+        if found:
+            return found, f"heads from {pretrained}"
+    if stage.public_head is None:
         return {}, ""
     where = f"heads that come with {configuration.model.name}"
-    return _fitting(made.task, made.public_head(), where), where
-
-
-def _fitting(task: EmbeddingTask, found: Parameters, where: str) -> Parameters:
-    """The values that a client's head can start from.
-
-    Raises:
-        UserError: naming the first tensor that is missing, unknown, or of another
-            shape.
-    """
-    shapes = lasting(task)
-    way_out = (
-        "use the system, sizes and examples they were trained with, pre-train others "
-        "with fedemb pretrain, or let every client draw its own: "
-        "--set local.head_init=fresh"
-    )
-    of_classes = {*head_shapes(task, task.num_classes)} - {*shapes}
-    for name in sorted({*found, *shapes} - of_classes):
-        has = f"is {tuple(found[name].shape)}" if name in found else "is missing"
-        wanted = f"has {tuple(shapes[name])}" if name in shapes else "has none"
-        if name not in found or found[name].shape != shapes.get(name):
-            raise UserError(
-                f"{where} do not fit: {name} {has}, but the head of {task.name} "
-                f"{wanted}; {way_out}."
-            )
-    return {name: found[name].to(torch.float32) for name in shapes}
+    return fitting_head(stage.task, stage.public_head(), where), where

@@ -280,4 +280,5 @@ def report(run: Run, json_: AsJson = False) -> None:
     for name in names:
         shown = (f"{shown_number(metrics[when].get(name)):>13}" for when in metrics)
         print(f"{name:<{width}} {''.join(shown)}")
-    print(f"report {run / 'report.html'}")
+    if (run / "report.html").exists():  # a public pre-training has none
+        print(f"report {run / 'report.html'}")

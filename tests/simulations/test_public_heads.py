@@ -12,9 +12,9 @@ from fedemb.errors import UserError
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice
 from simulations.assembly import assemble, layered, make_backbone
+from simulations.public_heads import lasting
 from simulations.public_start import (
     PublicStart,
-    lasting,
     public_start,
     require_same_start,
 )
