@@ -28,7 +28,8 @@ from model_zoo import registry
 from model_zoo.changes import with_changes
 from model_zoo.system import COPIES, DataFacts, System, TaskOptions
 from simulations import datasets
-from simulations.config import Configuration, recipe, recipe_names, resolve
+from simulations.config import Configuration
+from simulations.layers import recipe, recipe_names, resolve
 from simulations.promise import Promise, completed, make_promise, whole_periods
 from simulations.scratch import in_folder, located, require_same_file, split_name
 

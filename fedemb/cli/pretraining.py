@@ -80,7 +80,7 @@ def pretrain(
     from fedemb.cli.runs import new_folder
     from simulations.assembly import layered
     from simulations.central import CentralTraining
-    from simulations.config import parse_setting
+    from simulations.layers import parse_setting
     from simulations.pretraining import NOT_PRIVATE, PUBLIC_SEED
     from simulations.pretraining import pretrain as run
 

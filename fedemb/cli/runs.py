@@ -139,7 +139,7 @@ def simulate(
     """
     from fedemb.cli.console import ConsoleListener, print_json
     from simulations.assembly import layered
-    from simulations.config import parse_setting
+    from simulations.layers import parse_setting
 
     given: dict[str, dict[str, Any]] = {
         "data": {
