@@ -110,6 +110,15 @@ def test_adapters_change_nothing_at_first(backbone):
         assert torch.equal(backbone.pooled(images), plain.pooled(images))
 
 
+def test_a_cut_trunk_sees_what_the_whole_one_sees_there(backbone):
+    cut = EfficientNetLite0((32, 32, 3), 8, num_blocks=8)
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        whole = backbone.blocks[:8](backbone.stem(images + 1 / 128)).mean((2, 3))
+        torch.testing.assert_close(cut.pooled(images), whole)
+    assert FlatLayout.of(cut, "frozen").size == (80 + 1) * 8
+
+
 def test_rows_stay_apart_and_statistics_stay_as_they_are(backbone):
     before = {k: v.clone() for k, v in backbone.named_buffers()}
     images = torch.rand(3, 3, 32, 32) * 2 - 1
