@@ -18,12 +18,12 @@ from fedemb.budget import LedgerBudget, Unaccounted
 from fedemb.checkpoint import Checkpointer
 from fedemb.clipping import LatticeSum
 from fedemb.cohort import Cohort, PoissonVirtualClients
-from fedemb.local import Work
 from fedemb.plan import PrivacyPlan
 from fedemb.randomness import RootKey
 from fedemb.round import privatize, run_round
 from fedemb.runner import InlineRunner
 from fedemb.server import ServerAdam, ServerState
+from fedemb.work import Work
 
 KEY = RootKey.from_seed(0)
 

@@ -205,6 +205,7 @@ SWITCHES = (
         ("", "falls"),
         _DECODERS,
     ),
+    _prism("taught=false", "decoders learned from public clips: random ones"),
     _prism(
         "distillation.shuffled=false",
         "shuffled tokens",

@@ -11,8 +11,10 @@ from fedemb.data import Examples
 from fedemb.engines.flat import replays
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import single_backbone_step
-from fedemb.local import LocalModel, LocalTraining, Work, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.runner import ENGINES, EngineChoice, InlineRunner
+from fedemb.work import Work
 
 _TOLERANCE = 1e-6  # of the norm of the deltas, in double precision
 _TURNS = 3  # as it is, recorded, replayed

@@ -2,10 +2,10 @@
 
 A system of the zoo is an `EmbeddingTask`: a shared *backbone* whose parameters are
 aggregated under differential privacy, and a local *head* that is made fresh on every
-virtual client in every round and dies there.
+virtual client in every round and dies there, unless the recipe lets it persist.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -94,4 +94,13 @@ class EmbeddingTask(Protocol):
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Metrics on held-out examples, by name."""
+        ...
+
+
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """A task whose backbone embeds texts, in the space of its examples."""
+
+    def embed_texts(self, backbone: nn.Module, texts: Sequence[str]) -> Tensor:
+        """Embeddings `[n, D]` of texts, of unit length, on the host."""
         ...

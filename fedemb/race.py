@@ -15,8 +15,9 @@ from torch import Tensor
 from fedemb.agreement import made_up_clients
 from fedemb.clipping import Lattice
 from fedemb.data import Examples
-from fedemb.local import Work, make_work
+from fedemb.make_work import make_work
 from fedemb.runner import DoesNotFit, EngineChoice, InlineRunner
+from fedemb.work import Work
 
 _PASSES, _SECONDS = 6, 1.0  # of a candidate; of all, and then only what has begun
 _BEHIND, _FAR = 1.3, 3.0  # times the fastest: not worth another pass, or a second

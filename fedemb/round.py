@@ -8,7 +8,8 @@ user-partitioned data with user-level differential privacy. A round is
  3. look up the users seated in them;
  4. hand out the backbone;
  5. every virtual client trains alone: a fresh head, private fine-tuning of that head,
-    then the backbone; the head is thrown away;
+    then the backbone; the head is thrown away, or kept for its user's next round
+    (`fedemb.persistent_heads` has the proof for that);
  6. clip every virtual client's backbone delta to norm C and round it to a lattice;
  7. add, exactly, in 64-bit integers;
  8. add Gaussian lattice noise of standard deviation z C, once, or noise correlated with

@@ -23,15 +23,19 @@ from fedemb.cohort import Cohort
 from fedemb.data import OWNER, Examples, UserDataset
 from fedemb.devices import sent
 from fedemb.engines.flat import flat_deltas, grouped_deltas, stacked_deltas
+from fedemb.engines.heads import fit_heads
 from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import UserError
-from fedemb.local import LocalModel, LocalTraining, Work, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout
-from fedemb.protocols import EmbeddingTask
+from fedemb.persistent_heads import PersistentHeads, of_shape, placed
+from fedemb.protocols import EmbeddingTask, Parameters
 from fedemb.randomness import RootKey
 from fedemb.threads import Threads
+from fedemb.work import Work
 
 Deltas: TypeAlias = Callable[
     [LocalModel, FlatLayout, Tensor, Work, LocalTraining], Tensor
@@ -121,6 +125,9 @@ class InlineRunner:
         device: where tensors live.
         precision: of the backbone's products, if not that of its weights; see
             `LocalModel`.
+        public_head: constants for heads that start from such; see `make_work`.
+        kept_heads: of users, where the recipe lets them persist; None begins every
+            round with new ones.
     """
 
     task: EmbeddingTask
@@ -132,6 +139,8 @@ class InlineRunner:
     engine: EngineChoice = EngineChoice()
     device: torch.device = torch.device("cpu")
     precision: torch.dtype | None = None
+    public_head: Parameters = field(default_factory=dict, repr=False)
+    kept_heads: PersistentHeads | None = None
     _threads: Threads = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -153,7 +162,11 @@ class InlineRunner:
         # The padding of batches and heads depends on who is trained together, and float
         # rounding on the padding; the serial engine has neither.
         chunk = 1 if self.engine.alone else self.engine.chunk
-        return self.summed(backbone, self._works(present, chunk, round_index), lattice)
+        works = self._works(present, chunk, round_index)
+        total = self.summed(backbone, works, lattice)
+        if self.kept_heads is not None:
+            self.kept_heads.write(round_index)
+        return total
 
     def summed(
         self, backbone: Tensor, works: Iterable[Work], lattice: Lattice
@@ -193,7 +206,16 @@ class InlineRunner:
         fields = {**fetched.fields, OWNER: owners}
         examples = Examples(fields, fetched.offsets).regroup(part.sizes.tolist())
         seeds = self.key.seeds("client", round_index, part.ids)
-        return make_work(self.task, self.recipe, examples, seeds)
+        work = make_work(
+            self.task, self.recipe, examples, seeds, public_head=self.public_head
+        )
+        if self.kept_heads is None:
+            return work
+        users = tuple(part.users.tolist())
+        kept = self.kept_heads.before(round_index, users)
+        for client, user in enumerate(users):
+            placed(work.heads, client, kept.get(user, {}))
+        return replace(work, users=users)
 
     def deltas(self, theta: Tensor, work: Work) -> Tensor:
         """Backbone deltas `[V, P]` of the clients of `work`, before clipping.
@@ -209,9 +231,8 @@ class InlineRunner:
             return theta.new_zeros(clients, len(theta))
         model = self._own_model()
         model.head = work.head.to(self.device)
-        train = ENGINES[self.engine.name]
         try:
-            return train(model, self.layout, theta, work, self.recipe)
+            return self._trained(model, theta, work)
         except torch.OutOfMemoryError:
             model.scratch, model.recorded = None, 0
         if clients == 1:
@@ -222,6 +243,26 @@ class InlineRunner:
             )
         halves = slice(0, clients // 2), slice(clients // 2, clients)
         return torch.cat([self.deltas(theta, work.clients(half)) for half in halves])
+
+    def _trained(self, model: LocalModel, theta: Tensor, work: Work) -> Tensor:
+        """By the engine; heads that persist are fitted and put aside before it."""
+        train, recipe = ENGINES[self.engine.name], self.recipe
+        if self.kept_heads is None or work.users is None or recipe.head_steps is None:
+            return train(model, self.layout, theta, work, recipe)
+        fitted = fit_heads(model, self.layout, theta, work, recipe)
+        here = {name: values.cpu() for name, values in fitted.items()}
+        for client, user in enumerate(work.users):
+            classes = int(work.classes[client])
+            own = (
+                work.head if classes == work.capacity else self.task.make_head(classes)
+            )
+            shapes = {name: values.shape for name, values in own.named_parameters()}
+            values = {name: values[client] for name, values in here.items()}
+            self.kept_heads.put(user, of_shape(values, shapes))
+        left = replace(recipe, head_steps=0, head_init="public")
+        return train(
+            model, self.layout, theta, work.with_fitted(fitted, recipe.head_steps), left
+        )
 
     def _own_model(self) -> LocalModel:
         """The model of this thread: engines swap parameters in and out of modules."""

@@ -23,6 +23,9 @@ class Stage:
             the run's. Small where a stage should refine, not undo, what the one before
             has learned. A public constant that acts on releases: privacy does not
             depend on it.
+        public_head: values for parameters of the task's head that were learned from
+            public data, for clients whose heads start from public constants
+            (`local.head_init`); None has none. Called once, in a run that wants them.
 
     Raises:
         UserError: if a number is out of range.
@@ -34,6 +37,7 @@ class Stage:
     trainable: str = "all"
     inherit: Callable[[Parameters], Parameters] | None = None
     learning_rate_scale: float = 1.0
+    public_head: Callable[[], Parameters] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.share_of_rounds <= 1:

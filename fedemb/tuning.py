@@ -21,7 +21,7 @@ from fedemb.engines.flat import FORMS
 from fedemb.engines.layers import trained_layers
 from fedemb.engines.shared import single_backbone_step
 from fedemb.errors import UserError
-from fedemb.local import make_work
+from fedemb.make_work import make_work
 from fedemb.race import Measurement, Trial, race
 from fedemb.runner import RECORDED, EngineChoice, InlineRunner
 

@@ -50,6 +50,8 @@ def announce(
             f"this run over {plan.mechanism.population:,} users costs epsilon = "
             f"{plan.spent().epsilon:.4g}."
         )
+    for item in statement.public_inputs:
+        listener.fact("public", item)
     listener.fact(
         "noise",
         f"{forecast.relative_noise:.3g} x the clip norm on the averaged update of "

@@ -18,6 +18,8 @@ from fedemb.baselines import AggregatedHeadTask
 from fedemb.data import UserDataset
 from fedemb.errors import UserError
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
+from fedemb.persistent_heads import PersistentHeads
+from fedemb.protocols import Parameters
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import IterateAverage, ServerAdam, ServerOptimizer, ServerSGD
@@ -26,7 +28,8 @@ from model_zoo import registry
 from model_zoo.changes import with_changes
 from model_zoo.system import COPIES, DataFacts, System, TaskOptions
 from simulations import datasets
-from simulations.config import Configuration, recipe, recipe_names, resolve
+from simulations.config import Configuration
+from simulations.layers import recipe, recipe_names, resolve
 from simulations.promise import Promise, completed, make_promise, whole_periods
 from simulations.scratch import in_folder, located, require_same_file, split_name
 
@@ -343,12 +346,18 @@ def client_key(key: RootKey, stage: int) -> RootKey:
 
 
 def worker_runner(
-    client_key: RootKey, *, configuration: str, stage: int
+    client_key: RootKey, *, configuration: str, stage: int, heads: str | None = None
 ) -> InlineRunner:
-    """What a worker elsewhere builds from the run's resolved configuration (TOML)."""
+    """What a worker elsewhere builds from the run's resolved configuration (TOML).
+
+    `heads` is the file of those that persist, which all workers share.
+    """
     assembly = assemble(configuration_from_toml(configuration))
     backbone = make_backbone(assembly, stage)
-    return inline_runner(assembly, stage, backbone, client_key, EngineChoice())
+    kept = None if heads is None else PersistentHeads(Path(heads))
+    return inline_runner(
+        assembly, stage, backbone, client_key, EngineChoice(), kept_heads=kept
+    )
 
 
 def inline_runner(
@@ -357,8 +366,13 @@ def inline_runner(
     backbone: nn.Module,
     client_key: RootKey,
     engine: EngineChoice,
+    head: Parameters | None = None,
+    kept_heads: PersistentHeads | None = None,
 ) -> InlineRunner:
-    """A runner in this process. It never sees the key of the noise."""
+    """A runner in this process. It never sees the key of the noise.
+
+    `head` is what public heads start from, `kept_heads` those that persist.
+    """
     return InlineRunner(
         task=assembly.stages[stage].task,
         dataset=assembly.dataset,
@@ -369,6 +383,8 @@ def inline_runner(
         engine=engine,
         device=device(assembly.configuration),
         precision=precision(assembly.configuration),
+        public_head=head or {},
+        kept_heads=kept_heads,
     )
 
 

@@ -9,7 +9,7 @@
 | `metrics.csv` | a row per evaluation |
 | `ledger.sqlite` | what was spent, unless a shared ledger was given |
 | `backbone.safetensors` | the trained backbone, the statement in its metadata |
-| `checkpoints/` | states to resume from; the run's secret key while it runs |
+| `checkpoints/` | states to resume from; until it is done, its key and users' heads |
 | `environment.json` | versions and machine |
 """
 
@@ -83,6 +83,10 @@ class RunFolder:
         """The newest server state of a stage."""
         return self.path / "checkpoints" / f"stage-{stage}.safetensors"
 
+    def heads(self, stage: int) -> Path:
+        """The users' heads of a stage, where they persist."""
+        return self.path / "checkpoints" / f"heads-{stage}.sqlite"
+
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""
         write_atomically(self.path / name, text.encode())
@@ -151,8 +155,10 @@ class RunFolder:
             ) from error
         return RootKey(content[1:], seeded=bool(content[0]))
 
-    def forget_key(self) -> None:
-        """Delete the secret: nobody can subtract the noise later."""
+    def forget_secrets(self) -> None:
+        """Delete the users' heads and the key: nobody can subtract the noise later."""
+        for path in (self.path / "checkpoints").glob("heads-*.sqlite*"):
+            path.unlink()
         (self.path / "checkpoints" / "key").unlink(missing_ok=True)
 
     @property

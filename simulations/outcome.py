@@ -108,6 +108,7 @@ def report_content(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
             "seeded": outcome.statement.seeded,
             "relative_noise": outcome.forecast.relative_noise,
             "trained_parameters": outcome.forecast.trained_parameters,
+            "public_inputs": list(outcome.statement.public_inputs),
         },
         "stages": stages_of(assembly),
         "rounds_completed": progress.rounds,

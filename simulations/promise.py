@@ -16,6 +16,7 @@ from fedemb.mechanisms import make_noise
 from fedemb.plan import PrivacyPlan
 from fedemb.samplers import AnySampler, groups_for, make_sampler, usual_sampler
 from simulations.config import Configuration, PrivacyConfig
+from simulations.kept_heads import refuse_unproved_heads
 
 _LARGEST_DEFAULT_COHORT = 2048
 
@@ -52,6 +53,7 @@ def make_promise(configuration: Configuration, num_users: int) -> Promise:
         UserError: if the numbers do not fit together, or nothing is proved for them.
     """
     configuration = completed(configuration, num_users)
+    refuse_unproved_heads(configuration)
     privacy, run = configuration.privacy, configuration.run
     population = privacy.population or num_users
     if population < 2:

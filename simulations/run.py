@@ -29,13 +29,13 @@ from simulations.folder import RunFolder, environment
 from simulations.listener import Listener
 from simulations.outcome import Outcome, undefined_metrics, write_outcome
 from simulations.promise import Promise
+from simulations.public_start import PublicStart, public_start, require_same_start
 from simulations.runners import Connect
 from simulations.scratch import write_configuration
 from simulations.training import (
     Progress,
     Trainer,
     evaluate,
-    load_pretrained,
     peak_memory,
     pick_engine,
 )
@@ -55,6 +55,7 @@ class Prepared:
     key: RootKey
     engine: EngineChoice
     run_id: str
+    start: PublicStart
 
 
 def over_flower(
@@ -101,6 +102,7 @@ def simulate(
     for text in assembly.dataset.provenance.notices:
         listener.notice(text)
     promise = assembly.promise()
+    start = public_start(assembly)
     _refuse_unpaid_comparison(configuration)
     folder = RunFolder.create(out)
     write_configuration(assembly.configuration, folder.path)
@@ -109,9 +111,8 @@ def simulate(
     folder.keep_key(key)
     engine = pick_engine(assembly, key, listener)
     run_id = f"{out.resolve().name}-{secrets.token_hex(4)}"
-    facts = {"run_id": run_id, "engine": vars(engine)}
-    folder.write_text("checkpoints/run.json", json.dumps(facts) + "\n")
-    prepared = _prepare(folder, assembly, promise, key, engine, run_id)
+    _remember(folder, run_id, engine, start)
+    prepared = _prepare(folder, assembly, promise, key, engine, run_id, start)
     return _train(prepared, listener, connect)
 
 
@@ -133,17 +134,27 @@ def resume(path: Path, listener: Listener) -> dict[str, Any]:
     assembly = assemble(configuration)
     for text in assembly.dataset.provenance.notices:
         listener.notice(text)
+    start = public_start(assembly)
     known = path / "checkpoints" / "run.json"
     if known.exists():
         facts = folder.read_json("checkpoints/run.json")
         engine, run_id = EngineChoice(**facts["engine"]), str(facts["run_id"])
+        require_same_start(start, facts.get("start", start.digests))
     else:  # killed before the first round
         engine = pick_engine(assembly, key, listener)
         run_id = f"{path.resolve().name}-{secrets.token_hex(4)}"
-        content = json.dumps({"run_id": run_id, "engine": vars(engine)}) + "\n"
-        folder.write_text("checkpoints/run.json", content)
+        _remember(folder, run_id, engine, start)
     promise = assembly.promise()
-    return _train(_prepare(folder, assembly, promise, key, engine, run_id), listener)
+    prepared = _prepare(folder, assembly, promise, key, engine, run_id, start)
+    return _train(prepared, listener)
+
+
+def _remember(
+    folder: RunFolder, run_id: str, engine: EngineChoice, start: PublicStart
+) -> None:
+    """Write down what a resumed run has to do alike."""
+    facts = {"run_id": run_id, "engine": vars(engine), "start": dict(start.digests)}
+    folder.write_text("checkpoints/run.json", json.dumps(facts) + "\n")
 
 
 def _prepare(
@@ -153,6 +164,7 @@ def _prepare(
     key: RootKey,
     engine: EngineChoice,
     run_id: str,
+    start: PublicStart,
 ) -> Prepared:
     plan = promise.plan
     forecast = noise_forecast(
@@ -161,11 +173,13 @@ def _prepare(
         noise_multiplier=plan.value_noise_multiplier,
         expected_virtual_clients=plan.expected_clients,
     )
-    statement = make_statement(assembly, promise, key, engine)
+    statement = make_statement(assembly, promise, key, engine, start)
     folder.write_text("privacy_statement.json", statement.dumps())
     folder.write_text("privacy_statement.txt", statement.to_text() + "\n")
     folder.write_json("environment.json", environment())
-    return Prepared(folder, assembly, promise, statement, forecast, key, engine, run_id)
+    return Prepared(
+        folder, assembly, promise, statement, forecast, key, engine, run_id, start
+    )
 
 
 def make_statement(
@@ -173,6 +187,7 @@ def make_statement(
     promise: Promise,
     key: RootKey,
     engine: EngineChoice,
+    start: PublicStart,
 ) -> PrivacyStatement:
     """The privacy statement of a run, known before it begins."""
     configuration = assembly.configuration
@@ -195,11 +210,13 @@ def make_statement(
             "float rounding between virtual clients that are computed together, of the "
             "order of 1e-5 of the clip norm (none with --engine serial)"
         )
+    if configuration.local.head_init == "persistent":
+        not_private.append(
+            "while the run lasts, the heads of single users, in its checkpoints"
+        )
     if configuration.run.compare_non_private:
         not_private.append("the comparison run without noise, and its metrics")
-    public = [*assembly.system.configuration().public]
-    if configuration.model.pretrained != "none":
-        public.append(f"initial weights from {configuration.model.pretrained}")
+    public = [*assembly.system.configuration().public, *start.described]
     return PrivacyStatement(
         claimed=claim(promise.delta),
         clip_norm=plan.clip_norm,
@@ -228,8 +245,7 @@ def _train(
     announce(
         assembly, prepared.promise, prepared.statement, prepared.forecast, listener
     )
-    pretrained = load_pretrained(assembly.configuration.model.pretrained)
-    backbone = make_backbone(assembly, 0, pretrained)
+    backbone = make_backbone(assembly, 0, prepared.start.backbone)
     progress = Progress(rows=folder.read_metrics())
     if not progress.rows:
         progress.rows.append(
@@ -242,13 +258,13 @@ def _train(
         listener.notice(undefined)
     ledger = open_ledger(prepared)
     try:
-        trained = _trained(prepared, listener, ledger, pretrained, progress, connect)
+        trained = _trained(prepared, listener, ledger, progress, connect)
         spent = ledger.spent(run_id=prepared.run_id).epsilon
     finally:
         ledger.close()
     non_private = None
     if assembly.configuration.run.compare_non_private:
-        non_private = _without_noise(prepared, listener, pretrained)
+        non_private = _without_noise(prepared, listener)
     outcome = Outcome(
         prepared.statement,
         prepared.forecast,
@@ -259,7 +275,7 @@ def _train(
         non_private,
     )
     report = write_outcome(folder, assembly, backbone, trained, outcome)
-    folder.forget_key()
+    folder.forget_secrets()
     return report
 
 
@@ -267,14 +283,13 @@ def _trained(
     prepared: Prepared,
     listener: Listener,
     ledger: PrivacyLedger,
-    pretrained: Any,
     progress: Progress,
     connect: Connect | None,
 ) -> nn.Module:
     """Train by the algorithm of the run, every round paid from `ledger`."""
     assembly, plan = prepared.assembly, prepared.promise.plan
     if assembly.configuration.run.baseline == "dp-sgd":
-        backbone = make_backbone(assembly, 0, pretrained)
+        backbone = make_backbone(assembly, 0, prepared.start.backbone)
         budget = LedgerBudget(
             ledger, plan.mechanism, prepared.run_id, planned=plan.rounds
         )
@@ -297,14 +312,12 @@ def _trained(
         prepared.folder,
         ledger,
         prepared.run_id,
-        pretrained,
+        prepared.start,
         connect,
     ).run(progress)
 
 
-def _without_noise(
-    prepared: Prepared, listener: Listener, pretrained: Any
-) -> dict[str, float]:
+def _without_noise(prepared: Prepared, listener: Listener) -> dict[str, float]:
     """The metrics of the same run at z = 0: same cohorts, same clipping, no noise."""
     from dataclasses import replace
 
@@ -318,7 +331,7 @@ def _without_noise(
         prepared.key,
         prepared.engine,
         listener,
-        pretrained=pretrained,
+        start=prepared.start,
     ).run(progress)
     return progress.rows[-1]
 

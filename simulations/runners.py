@@ -6,13 +6,16 @@ from typing import TypeAlias, TypeVar
 
 from torch import nn
 
-from fedemb.errors import NotAvailable
+from fedemb.errors import NotAvailable, UserError
+from fedemb.persistent_heads import PersistentHeads
+from fedemb.protocols import Parameters
 from fedemb.randomness import RootKey
 from fedemb.round import ClientRunner
 from fedemb.runner import EngineChoice
 from simulations.assembly import Assembly, client_key, inline_runner
+from simulations.kept_heads import NOT_SHARED
 from simulations.processes import ProcessRunner
-from simulations.worker import WorkerSpecification, state_arrays
+from simulations.worker import WorkerSpecification, arrays_of
 
 Result = TypeVar("Result")
 Connect: TypeAlias = Callable[[WorkerSpecification], ClientRunner]
@@ -27,23 +30,30 @@ def with_runner(
     engine: EngineChoice,
     go: Callable[[ClientRunner], Result],
     connect: Connect | None = None,
+    head: Parameters | None = None,
+    kept_heads: PersistentHeads | None = None,
 ) -> Result:
     """Call `go` with the configured runner, and tidy up after it.
 
     All runners return the same exact sums for equal deltas. `connect` takes the place
-    of the configured runner where the workers are there already.
+    of the configured runner where the workers are there already. `head` is what public
+    heads start from, `kept_heads` those that persist.
 
     Raises:
         NotAvailable: if Flower is asked for and not installed.
+        UserError: if heads persist and workers may be on other machines.
     """
-    if connect is not None:
-        return go(connect(specification(assembly, stage, backbone, key, engine)))
     kind = assembly.configuration.run.runner
-    if kind == "inline":
+    if connect is None and kind == "inline":
+        own = client_key(key, stage)
         return go(
-            inline_runner(assembly, stage, backbone, client_key(key, stage), engine)
+            inline_runner(assembly, stage, backbone, own, engine, head, kept_heads)
         )
-    described = specification(assembly, stage, backbone, key, engine)
+    described = specification(assembly, stage, backbone, key, engine, head, kept_heads)
+    if connect is not None:
+        if kept_heads is not None:
+            raise UserError(NOT_SHARED)
+        return go(connect(described))
     if kind == "processes":
         with ProcessRunner(described.build, workers(assembly), engine.chunk) as runner:
             return go(runner)
@@ -62,16 +72,20 @@ def specification(
     backbone: nn.Module,
     key: RootKey,
     engine: EngineChoice,
+    head: Parameters | None = None,
+    kept_heads: PersistentHeads | None = None,
 ) -> WorkerSpecification:
     """How workers elsewhere build their runners."""
     configuration = assembly.configuration
+    kept = {} if kept_heads is None else {"heads": str(kept_heads.path.resolve())}
     fresh = stage == 0 and configuration.model.pretrained == "none"
     return WorkerSpecification(
         factory="simulations.assembly:worker_runner",
-        arguments={"configuration": configuration.to_toml(), "stage": stage},
+        arguments={"configuration": configuration.to_toml(), "stage": stage} | kept,
         client_key=client_key(key, stage),
         engine=engine,
-        state={} if fresh else state_arrays(backbone),
+        state={} if fresh else arrays_of(backbone.state_dict()),
+        head=arrays_of(head or {}),
     )
 
 

@@ -14,7 +14,7 @@ from fedemb.checkpoint import write_atomically
 from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.identity import embed_all
-from fedemb.protocols import EmbeddingTask
+from fedemb.protocols import EmbeddingTask, ReadsTexts
 from model_zoo.vld.pseudo import (
     PseudoCaptions,
     best_captions,
@@ -123,25 +123,47 @@ class TrainedRun:
             return best_captions(captioner, clips, names)
         return write_captions(captioner, clips, names, samples=samples, seed=seed)
 
-    def search(self, query: Path, top: int) -> list[dict[str, Any]]:
-        """The held-out examples nearest to a file's first row, best first."""
+    def embed_texts(self, texts: list[str]) -> NDArray[np.float32]:
+        """Embeddings `[n, D]` of texts, in the space of the examples.
+
+        Raises:
+            UserError: if the run's system does not read texts.
+        """
+        task = self._task
+        if not isinstance(task, ReadsTexts):
+            raise UserError(
+                f"text={texts[0]!r}: the {self.assembly.system.name} of this run reads "
+                "no texts; give a file, or use a run of g_vilm, videoprism or "
+                "video_language_distillation."
+            )
+        found: NDArray[np.float32] = task.embed_texts(self.backbone, texts).numpy()
+        return found
+
+    def search(self, query: Path | str, top: int) -> list[dict[str, Any]]:
+        """The held-out examples nearest to a text or a file's first row, best first."""
         held_out = self.assembly.dataset.held_out()
-        wanted = torch.from_numpy(self.embed_files([query])[1][0])
+        found = (
+            self.embed_texts([query])
+            if isinstance(query, str)
+            else self.embed_files([query])[1]
+        )
+        wanted = torch.from_numpy(found[0])
         similarity = self.embed(held_out) @ wanted
         best = similarity.topk(min(max(top, 1), len(similarity)))
-        names = self.assembly.dataset.class_names
-        labels = held_out.fields["label"]
+        hits = zip(best.values.tolist(), best.indices.tolist(), strict=True)
         return [
-            {
-                "row": row,
-                "similarity": round(value, 6),
-                "label": int(labels[row]),
-                "class": names[int(labels[row])] if len(names) else str(labels[row]),
-            }
-            for value, row in zip(
-                best.values.tolist(), best.indices.tolist(), strict=True
-            )
+            {"row": row, "similarity": round(value, 6), **self._told(held_out, row)}
+            for value, row in hits
         ]
+
+    def _told(self, examples: Examples, row: int) -> dict[str, Any]:
+        """What is known of an example besides its picture."""
+        names, label = self.assembly.dataset.class_names, examples.fields["label"][row]
+        name = names[int(label)] if len(names) else str(label)
+        told = {"label": int(label), "class": name}
+        if "caption" in examples.fields:
+            told["caption"] = str(examples.fields["caption"][row])
+        return told
 
     def export(self, kind: str, path: Path) -> None:
         """Write the backbone as `safetensors` or `onnx`; never over another file.

@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -34,7 +35,9 @@ from simulations.assembly import (
     make_backbone,
 )
 from simulations.folder import RunFolder, environment
+from simulations.kept_heads import Save, kept_heads, settling
 from simulations.listener import Listener
+from simulations.public_start import PublicStart
 from simulations.runners import Connect, with_runner
 from simulations.scratch import placeless
 
@@ -70,7 +73,7 @@ class Trainer:
         folder: where checkpoints go; None keeps nothing (comparison runs).
         ledger: who pays; None for runs without a promise.
         run_id: names the run in the ledger.
-        pretrained: state of a public backbone to start from.
+        start: public values to start from.
         connect: to workers that are there already; None starts those configured.
     """
 
@@ -82,12 +85,12 @@ class Trainer:
     folder: RunFolder | None = None
     ledger: PrivacyLedger | None = None
     run_id: str = ""
-    pretrained: Mapping[str, Tensor] | None = None
+    start: PublicStart = PublicStart()
     connect: Connect | None = None
 
     def run(self, progress: Progress) -> nn.Module:
         """Train every stage from where it stands; returns the backbone."""
-        backbone = make_backbone(self.assembly, 0, self.pretrained)
+        backbone = make_backbone(self.assembly, 0, self.start.backbone)
         for stage, rounds in enumerate(self.assembly.rounds()):
             if stage:
                 backbone = make_backbone(self.assembly, stage, backbone.state_dict())
@@ -114,31 +117,40 @@ class Trainer:
             settle(budget, state.round_index)
         if state.round_index >= rounds:
             return
-        saver = Checkpointer(saved) if saved is not None else None
         watch = _Watch(self, stage, rounds, backbone, layout, optimizer, progress)
+        configuration, begins = self.assembly.configuration, state.round_index
+        with (
+            kept_heads(configuration, self.folder, stage, begins) as heads,
+            _saving(saved) as save,
+        ):
 
-        def go(runner: ClientRunner) -> ServerState:
-            return train(
-                state,
-                replace(self.plan, rounds=rounds),
-                runner,
-                optimizer,
-                self._stage_key(stage),
-                budget,
-                save=saver or _commit_at_once,
-                after_round=watch.after_round,
-            )
+            def go(runner: ClientRunner) -> ServerState:
+                return train(
+                    state,
+                    replace(self.plan, rounds=rounds),
+                    runner,
+                    optimizer,
+                    self._stage_key(stage),
+                    budget,
+                    save=settling(save, heads),
+                    after_round=watch.after_round,
+                )
 
-        try:
-            last = with_runner(
-                self.assembly, stage, backbone, self.key, self.engine, go, self.connect
-            )
-            layout.load(backbone, optimizer.release(last))
-        except BudgetExhausted as error:
-            progress.exhausted = str(error)
-        finally:
-            if saver is not None:
-                saver.close()
+            try:
+                last = with_runner(
+                    self.assembly,
+                    stage,
+                    backbone,
+                    self.key,
+                    self.engine,
+                    go,
+                    self.connect,
+                    self.start.head(stage),
+                    heads,
+                )
+                layout.load(backbone, optimizer.release(last))
+            except BudgetExhausted as error:
+                progress.exhausted = str(error)
 
     def _stage_key(self, stage: int) -> RootKey:
         """Root of cohorts and noise: of this seed, this plan and these data.
@@ -161,6 +173,7 @@ class Trainer:
         data = replace(configuration.data, keep=None)
         facts = placeless(replace(configuration, data=data, run=own)).to_toml()
         facts += self.assembly.dataset.provenance.checksum
+        facts += "".join(self.start.digests.values())
         digest = hashlib.sha256(facts.encode()).hexdigest()
         return RootKey(self.key.derive(f"stage {digest}", stage), self.key.seeded)
 
@@ -189,6 +202,7 @@ class Trainer:
             "key": hashlib.sha256(self.key.secret).hexdigest(),
             "configuration": placeless(configuration).to_toml(),
             "data": self.assembly.dataset.provenance.checksum,
+            "start": dict(self.start.digests),
             "engine": asdict(self.engine),
             "environment": environment(),
         }
@@ -311,29 +325,24 @@ def _beginning(
     return runner, runner.layout.flatten(dict(backbone.named_parameters()))
 
 
-def load_pretrained(name: str) -> Mapping[str, Tensor] | None:
-    """The state of a public backbone: a safetensors file or a run folder."""
-    if name == "none":
-        return None
-    from safetensors.torch import load_file
-
-    path = Path(name)
-    path = path / "backbone.safetensors" if path.is_dir() else path
-    try:
-        state: Mapping[str, Tensor] = load_file(path)
-    except Exception as error:
-        raise UserError(
-            f"pretrained={name!r} cannot be read: {error}; give a backbone.safetensors "
-            "or a run folder."
-        ) from error
-    return state
-
-
 def peak_memory() -> int:
     """Peak resident memory of this process, in bytes."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def _saving(path: Path | None) -> Iterator[Save]:
+    """What saves states to a file, all of them before the context ends."""
+    if path is None:
+        yield _commit_at_once
+        return
+    saver = Checkpointer(path)
+    try:
+        yield saver
+    finally:
+        saver.close()
 
 
 def _commit_at_once(state: ServerState, commit: Callable[[], None]) -> None:

@@ -47,6 +47,7 @@ class WorkerSpecification:
         state: values of backbone parameters and buffers by name, where the factory
             alone would not give them (pre-trained, or left by an earlier stage).
             Trained parameters among them do not matter: they arrive with every round.
+        head: public constants that heads start from, by name.
 
     Raises:
         UserError: if the factory is not of the form `module:function`, or the arguments
@@ -68,6 +69,7 @@ class WorkerSpecification:
     client_key: RootKey = field(repr=False)
     engine: EngineChoice = EngineChoice()
     state: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    head: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         _split(self.factory)
@@ -91,19 +93,19 @@ class WorkerSpecification:
                 f"worker factory {self.factory} returned {type(runner).__name__}; it "
                 "must return an InlineRunner."
             )
-        values = {name: torch.from_numpy(np.array(v)) for name, v in self.state.items()}
         strangers = runner.backbone.load_state_dict(
-            values, strict=False
+            _tensors(self.state), strict=False
         ).unexpected_keys
         if strangers:
             raise UserError(
                 f"the backbone of {self.factory} has no {', '.join(strangers)}; its "
                 "state was taken from another model."
             )
+        runner = replace(runner, public_head=_tensors(self.head))
         return runner.with_engine(replace(self.engine, threads=1))
 
     def to_json(self) -> str:
-        """All but `state`, which travels as arrays. Contains the clients' key."""
+        """All but the arrays of `state` and `head`. Contains the clients' key."""
         record = {
             "factory": self.factory,
             "arguments": dict(self.arguments),
@@ -115,7 +117,9 @@ class WorkerSpecification:
 
     @staticmethod
     def from_json(
-        text: str, state: Mapping[str, NDArray[Any]] | None = None
+        text: str,
+        state: Mapping[str, NDArray[Any]] | None = None,
+        head: Mapping[str, NDArray[Any]] | None = None,
     ) -> "WorkerSpecification":
         """The inverse of `to_json`."""
         record = json.loads(text)
@@ -126,25 +130,24 @@ class WorkerSpecification:
             client_key=RootKey(bytes.fromhex(record["client_key"]), record["seeded"]),
             engine=EngineChoice(name=name, chunk=chunk, recorded=recorded),
             state=state or {},
+            head=head or {},
         )
 
     @cached_property
     def digest(self) -> str:
         """Names this specification; equal digests build equal runners."""
         hashed = hashlib.blake2b(self.to_json().encode(), digest_size=16)
-        for name in sorted(self.state):
-            values = np.ascontiguousarray(self.state[name])
-            hashed.update(f"{name} {values.dtype} {values.shape} ".encode())
-            hashed.update(values.tobytes())
+        for part, arrays in (("state", self.state), ("head", self.head)):
+            for name in sorted(arrays):
+                values = np.ascontiguousarray(arrays[name])
+                hashed.update(f"{part} {name} {values.dtype} {values.shape} ".encode())
+                hashed.update(values.tobytes())
         return hashed.hexdigest()
 
 
-def state_arrays(module: torch.nn.Module) -> dict[str, NDArray[Any]]:
-    """Copies of the parameters and buffers of a backbone, for `state`."""
-    return {
-        name: value.detach().cpu().numpy().copy()
-        for name, value in module.state_dict().items()
-    }
+def arrays_of(values: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+    """Copies of tensors by name, for `state` and `head`."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in values.items()}
 
 
 def resolve(reference: str) -> Callable[..., Any]:
@@ -180,6 +183,10 @@ def deal(cohort: Cohort, workers: int, unit: int = 1) -> list[Cohort]:
     ends = [-(-chunks * i // workers) * unit for i in range(workers + 1)]
     parts = [cohort.part(a, b) for a, b in zip(ends, ends[1:], strict=False) if a < b]
     return [part for part in parts if len(part)]
+
+
+def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
 
 
 def _split(reference: str) -> tuple[str, str]:

@@ -170,7 +170,7 @@ def _plan_of_recipe(
     asked: Mapping[str, Any],
 ) -> "PrivacyPlan":
     from simulations.assembly import assemble, layered
-    from simulations.config import parse_setting
+    from simulations.layers import parse_setting
 
     privacy = {name: value for name, value in asked.items() if name != "rounds"}
     run = {name: value for name, value in asked.items() if name == "rounds"}

@@ -4,7 +4,16 @@ import sys
 
 import typer
 
-from fedemb.cli import accounts, audits, captions, plans, runs, shelves, uses
+from fedemb.cli import (
+    accounts,
+    audits,
+    captions,
+    plans,
+    pretraining,
+    runs,
+    shelves,
+    uses,
+)
 from fedemb.cli.failing import exit_code_of, one_line
 
 app = typer.Typer(
@@ -17,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 runs.register(app)
+pretraining.register(app)
 accounts.register(app)
 plans.register(app)
 audits.register(app)

@@ -9,9 +9,29 @@ from typing import Annotated, Any
 
 import typer
 
-Text = str | None
-Number = float | None
-Whole = int | None
+from fedemb.cli.options import (
+    Amplify,
+    Dataset,
+    Frames,
+    ImageColumn,
+    ImageSize,
+    LabelColumn,
+    Model,
+    Number,
+    Pretrained,
+    Recipe,
+    ReportAsJson,
+    RequireReal,
+    Root,
+    Settings,
+    SkipBad,
+    Text,
+    Trainable,
+    UserColumn,
+    Users,
+    Whole,
+    chosen,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -21,13 +41,7 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(
-    dataset: Annotated[
-        Text,
-        typer.Option(
-            help="Data set, or folder:PATH, npz:PATH, parquet:PATH. Default: the "
-            "model's own, or openclipart."
-        ),
-    ] = None,
+    dataset: Dataset = None,
     epsilon: Annotated[
         Number, typer.Option(help="Target epsilon; the noise is calibrated to it.")
     ] = None,
@@ -46,24 +60,9 @@ def simulate(
         Number,
         typer.Option(help="Norm that every virtual client's update is clipped to."),
     ] = None,
-    model: Annotated[
-        Text,
-        typer.Option(
-            help="System of the zoo: NAME, NAME:CONFIGURATION, or FILE.py:NAME."
-        ),
-    ] = None,
-    pretrained: Annotated[
-        Text,
-        typer.Option(
-            help="Public initial weights: a backbone.safetensors or a run folder."
-        ),
-    ] = None,
-    trainable: Annotated[
-        Text,
-        typer.Option(
-            help="Backbone parameters to train: all, norm, last, names:PATTERN,..."
-        ),
-    ] = None,
+    model: Model = None,
+    pretrained: Pretrained = None,
+    trainable: Trainable = None,
     population: Annotated[
         Whole, typer.Option(help="Extrapolate the claim to a larger population.")
     ] = None,
@@ -107,46 +106,18 @@ def simulate(
     out: Annotated[
         Path | None, typer.Option(help="Run folder. Default: runs/DATASET-TIME.")
     ] = None,
-    recipe: Annotated[
-        Text, typer.Option(help="Recipe on top of the defaults: a name or a TOML file.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="section.key=value; may be repeated."),
-    ] = None,
-    users: Annotated[
-        Whole, typer.Option(help="Users of a synthetic population.")
-    ] = None,
-    root: Annotated[
-        Text,
-        typer.Option(help="Where official and prepared data files lie. Default: data."),
-    ] = None,
-    amplify: Annotated[
-        Whole,
-        typer.Option(
-            help="Make this many users from a real data set by per-user styles."
-        ),
-    ] = None,
-    image_size: Annotated[
-        Whole, typer.Option(help="Side of the images in pixels.")
-    ] = None,
-    frames: Annotated[Whole, typer.Option(help="Frames of each clip.")] = None,
-    user_column: Annotated[
-        Text, typer.Option(help="Column of users in a table.")
-    ] = None,
-    label_column: Annotated[
-        Text, typer.Option(help="Column of labels in a table.")
-    ] = None,
-    image_column: Annotated[
-        Text, typer.Option(help="Column of images in a table.")
-    ] = None,
-    skip_bad: Annotated[
-        bool,
-        typer.Option("--skip-bad", help="Leave out unreadable rows and say how many."),
-    ] = False,
-    require_real: Annotated[
-        bool, typer.Option("--require-real", help="Refuse stand-in data.")
-    ] = False,
+    recipe: Recipe = None,
+    set_: Settings = None,
+    users: Users = None,
+    root: Root = None,
+    amplify: Amplify = None,
+    image_size: ImageSize = None,
+    frames: Frames = None,
+    user_column: UserColumn = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    skip_bad: SkipBad = False,
+    require_real: RequireReal = False,
     adaptive_clipping: Annotated[
         bool,
         typer.Option(
@@ -160,9 +131,7 @@ def simulate(
         ),
     ] = False,
     baseline: Annotated[Text, typer.Option(help="none, dp-fedavg or dp-sgd.")] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print report.json on standard output.")
-    ] = False,
+    json_: ReportAsJson = False,
 ) -> None:
     """Calibrate, train, evaluate and report.
 
@@ -170,7 +139,7 @@ def simulate(
     """
     from fedemb.cli.console import ConsoleListener, print_json
     from simulations.assembly import layered
-    from simulations.config import parse_setting
+    from simulations.layers import parse_setting
 
     given: dict[str, dict[str, Any]] = {
         "data": {
@@ -182,8 +151,8 @@ def simulate(
             "user_column": user_column,
             "label_column": label_column,
             "image_column": image_column,
-            "skip_bad": skip_bad or None,
-            "require_real": require_real or None,
+            "skip_bad": skip_bad,
+            "require_real": require_real,
         },
         "model": {"pretrained": pretrained, "trainable": trainable},
         "privacy": {
@@ -196,7 +165,7 @@ def simulate(
             "users_per_round": users_per_round,
             "users_per_virtual_client": users_per_virtual_client,
             "clip_norm": clip_norm,
-            "adaptive_clipping": adaptive_clipping or None,
+            "adaptive_clipping": adaptive_clipping,
             "accountant": accountant,
         },
         "run": {
@@ -206,13 +175,9 @@ def simulate(
             "engine": engine,
             "seed": seed,
             "ledger": ledger,
-            "compare_non_private": compare_non_private or None,
+            "compare_non_private": compare_non_private,
             "baseline": baseline,
         },
-    }
-    asked = {
-        section: {key: value for key, value in values.items() if value is not None}
-        for section, values in given.items()
     }
     if epsilon is not None and noise_multiplier is not None:
         raise typer.BadParameter(
@@ -223,8 +188,8 @@ def simulate(
     settings = [parse_setting(text) for text in set_ or []]
     if dataset is None and model is None:
         dataset = "openclipart"
-    configuration = layered(dataset, model, recipe, asked, *settings)
-    folder = out or _new_folder(configuration.data.name)
+    configuration = layered(dataset, model, recipe, chosen(given), *settings)
+    folder = out or new_folder(configuration.data.name)
     from simulations.run import simulate as run
 
     with resumable(folder), ConsoleListener() as listener:
@@ -234,9 +199,7 @@ def simulate(
 
 def resume(
     run: Annotated[Path, typer.Argument(help="Folder of an interrupted run.")],
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print report.json on standard output.")
-    ] = False,
+    json_: ReportAsJson = False,
 ) -> None:
     """Continue an interrupted run.
 
@@ -305,7 +268,8 @@ def _close(
         )
 
 
-def _new_folder(dataset: str) -> Path:
+def new_folder(dataset: str) -> Path:
+    """Where a run goes that nobody gave a folder."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = Path(dataset.partition(":")[2]).stem if ":" in dataset else dataset
     return Path("runs") / f"{name or 'run'}-{stamp}"

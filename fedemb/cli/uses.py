@@ -139,20 +139,30 @@ def _by_protocol(
 def embed(
     run: Run,
     files: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             help="Image files (for clips also videos, GIFs and folders of frames), or "
             ".npz files with arrays named as the data's."
         ),
-    ],
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Words to embed as well, where the system reads them. Repeat it for "
+            "more."
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write `embeddings` and `files` to this .npz.")
+        Path | None,
+        typer.Option(help="Write `embeddings` and `files` (or words) to this .npz."),
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Embeddings of files, unit length.
+    """Embeddings of files and texts, unit length.
 
     Example: fedemb embed runs/mine photo1.jpg photo2.jpg --out embeddings.npz
+
+    Example: fedemb embed runs/clips clip.mp4 --text "a red circle rises"
     """
     import numpy as np
 
@@ -161,16 +171,26 @@ def embed(
 
     if out is not None and out.exists():
         raise UserError(f"{out} already exists; nothing is overwritten.")
-    names, found = TrainedRun.open(run).embed_files(files)
+    if not files and not text:
+        raise UserError("embed wants files, or --text; see fedemb embed --help.")
+    trained = TrainedRun.open(run)
+    names, found = list(text or []), []
+    if files:
+        of_files, values = trained.embed_files(files)
+        names, found = of_files + names, [values]
+    if text:
+        found.append(trained.embed_texts(text))
+    embeddings = np.concatenate(found)
     if out is not None:
-        np.savez(out, embeddings=found, files=np.array(names))
-        print(f"{len(found)} embeddings of {found.shape[1]} numbers in {out}")
+        np.savez(out, embeddings=embeddings, files=np.array(names))
+        print(f"{len(embeddings)} embeddings of {embeddings.shape[1]} numbers in {out}")
         return
     import json
 
+    kinds = ["file"] * (len(names) - len(text or [])) + ["text"] * len(text or [])
     rows = [
-        {"file": name, "embedding": [round(float(x), 6) for x in row]}
-        for name, row in zip(names, found, strict=True)
+        {kind: name, "embedding": [round(float(x), 6) for x in row]}
+        for kind, name, row in zip(kinds, names, embeddings, strict=True)
     ]
     if json_:
         print(json.dumps({"embeddings": rows}))
@@ -181,24 +201,41 @@ def embed(
 
 def search(
     run: Run,
-    query: Annotated[Path, typer.Argument(help="An image file, or an .npz file.")],
+    query: Annotated[
+        Path | None,
+        typer.Argument(help="An image file (of clips also a video), or an .npz file."),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="Words in place of a file, where the system reads them."),
+    ] = None,
     top: Annotated[int, typer.Option(help="How many neighbours.")] = 10,
     json_: AsJson = False,
 ) -> None:
     """Held-out examples that are nearest to a query.
 
     Example: fedemb search runs/mine query.jpg
+
+    Example: fedemb search runs/clips --text "a red circle rises"
     """
+    from fedemb.errors import UserError
     from simulations.trained import TrainedRun
 
-    found = TrainedRun.open(run).search(query, top)
+    wanted = query if text is None else text
+    if wanted is None or (query is not None and text is not None) or wanted == "":
+        raise UserError(
+            f"query={query} and text={text!r}: search wants one of them, a file or "
+            '--text "some words".'
+        )
+    found = TrainedRun.open(run).search(wanted, top)
     if json_:
         from fedemb.cli.console import print_json
 
-        print_json({"query": str(query), "neighbours": found})
+        print_json({"query": str(wanted), "neighbours": found})
         return
     for hit in found:
-        print(f"{hit['similarity']:.4f}  row {hit['row']:<7} {hit['class']}")
+        told = hit.get("caption", hit["class"])
+        print(f"{hit['similarity']:.4f}  row {hit['row']:<7} {told}")
 
 
 def export(
@@ -243,4 +280,5 @@ def report(run: Run, json_: AsJson = False) -> None:
     for name in names:
         shown = (f"{shown_number(metrics[when].get(name)):>13}" for when in metrics)
         print(f"{name:<{width}} {''.join(shown)}")
-    print(f"report {run / 'report.html'}")
+    if (run / "report.html").exists():  # a public pre-training has none
+        print(f"report {run / 'report.html'}")

@@ -20,8 +20,9 @@ from fedemb.engines.grouped import GROUPED
 from fedemb.engines.heads import concatenated, features_by_row, fit_heads, head_loss
 from fedemb.engines.lockstep import Lockstep, alone
 from fedemb.engines.stacked import STACKED
-from fedemb.local import LocalModel, LocalTraining, Work
+from fedemb.local import LocalModel, LocalTraining
 from fedemb.parameters import FlatLayout
+from fedemb.work import Work
 
 FORMS = {"stacked": STACKED, "grouped": GROUPED}
 

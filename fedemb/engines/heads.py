@@ -15,9 +15,10 @@ from torch.func import functional_call, vmap
 
 from fedemb.devices import sent
 from fedemb.engines.rows import channels_last, in_plain_order, of_each
-from fedemb.local import LocalModel, LocalTraining, Work
+from fedemb.local import LocalModel, LocalTraining
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Features, Parameters
+from fedemb.work import Work
 
 _BLOCK = 64  # rows embedded at a time: their activations stay in cache
 

@@ -6,8 +6,9 @@ from fedemb.engines.buffers import Stack, trained_by
 from fedemb.engines.heads import head_loss, losses_of, step_by
 from fedemb.engines.recorded import CudaGraphs, Recorded
 from fedemb.engines.rows import channels_last
-from fedemb.local import LocalModel, LocalTraining, Work
+from fedemb.local import LocalModel, LocalTraining
 from fedemb.protocols import Batch, Parameters
+from fedemb.work import Work
 
 
 class Lockstep:
@@ -54,13 +55,14 @@ class Lockstep:
         """Take the steps of `work` that move the backbones, from `heads`."""
         self._take(heads)
         rate = recipe.learning_rate * recipe.head_lr_scale
-        for step in work.moves(recipe):
+        for number, step in enumerate(work.moves(recipe)):
             active = work.active(step)
             if not bool(active.any()):  # all rows were read: no later step has any
                 return
-            self._stack.velocity.mul_(recipe.momentum)
-            for buffer in self._velocity.values():
-                buffer.mul_(recipe.momentum)
+            if number > 0:  # before the first step all velocities are zero
+                self._stack.velocity.mul_(recipe.momentum)
+                for buffer in self._velocity.values():
+                    buffer.mul_(recipe.momentum)
             self._pass(work, step)
             self._stack.stop(active)
             self._stack.step(recipe)

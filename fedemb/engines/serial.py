@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fedemb.local import LocalModel, LocalTraining, Work
+from fedemb.local import LocalModel, LocalTraining
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Parameters
+from fedemb.work import Work
 
 
 def serial_deltas(

@@ -21,9 +21,10 @@ from fedemb.engines.layers import share_no_weights, trained_layers
 from fedemb.engines.rows import as_one_batch, by_client
 from fedemb.engines.serial import local_parameters
 from fedemb.engines.weight_gradients import Rule, rule_of
-from fedemb.local import LocalModel, LocalTraining, Work
+from fedemb.local import LocalModel, LocalTraining
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Features, Parameters
+from fedemb.work import Work
 
 
 @dataclass(frozen=True)

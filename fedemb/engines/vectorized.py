@@ -8,9 +8,10 @@ from torch.func import functional_call, grad, vmap
 
 from fedemb.engines.heads import fit_heads, step_by
 from fedemb.engines.serial import local_parameters
-from fedemb.local import LocalModel, LocalTraining, Work
+from fedemb.local import LocalModel, LocalTraining
 from fedemb.parameters import FlatLayout
 from fedemb.protocols import Batch, Parameters
+from fedemb.work import Work
 
 
 def vectorized_deltas(

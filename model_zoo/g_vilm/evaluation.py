@@ -34,8 +34,9 @@ def evaluate(
     labels = labels_of(examples)
     embeddings = embed_all(task, backbone, examples)
     metrics = identity_metrics(embeddings, labels)
-    rows = first_of_each(fields["caption"].astype(str))
-    texts = _texts(task, backbone, examples.only(rows))
+    captions = fields["caption"].astype(str)
+    rows = first_of_each(captions)
+    texts = task.embed_texts(backbone, captions[rows])
     metrics |= both_ways(texts, embeddings[torch.from_numpy(rows)])
     some = examples.only(np.arange(min(len(examples), _POINTED), dtype=np.int64))
     if task.paste_source != "none":
@@ -149,9 +150,3 @@ def _inside(boxes: NDArray[np.generic], grid: torch.Size) -> Tensor:
     top, left, bottom, right = corners.unbind(-1)
     hit = (y >= top) & (y < bottom) & (x >= left) & (x < right)
     return hit.float().movedim(2, 1).flatten(2)
-
-
-def _texts(task: "GVilmTask", backbone: nn.Module, examples: Examples) -> Tensor:
-    with torch.inference_mode():
-        batch = beside(backbone, task.prepare(examples, np.ones(1, np.uint64)))
-        return cast(DualEncoder, backbone).read(batch["caption"]).float().cpu()

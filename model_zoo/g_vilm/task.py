@@ -1,6 +1,6 @@
 """G-ViLM as a task: one virtual client's clips and captions teach both towers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import OWNER, Examples
+from fedemb.devices import device_of
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, Features
 from model_zoo.constant_head import ConstantHead
@@ -146,6 +147,15 @@ class GVilmTask(ConstantHead):
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
         """Unit-length embeddings `[B, S]` of whole clips."""
         return cast(DualEncoder, backbone).see(batch["clip"])["video"]
+
+    def embed_texts(
+        self, backbone: nn.Module, texts: Sequence[str] | NDArray[np.str_]
+    ) -> Tensor:
+        """Unit-length embeddings `[n, S]` of texts, in the space of clips."""
+        ids = torch.from_numpy(encode(shipped(self.vocab_size), texts, self.length))
+        with torch.inference_mode():
+            ids = ids.to(device_of(backbone))
+            return cast(DualEncoder, backbone).read(ids).float().cpu()
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Retrieval, grouping, grounding and identity metrics of held-out clips."""

@@ -132,6 +132,8 @@ class EfficientNetLite0(nn.Module):
         rank: of low-rank adapters beside all 1 x 1 convolutions; 0 for none.
         min_side: smaller images are enlarged to this many pixels a side; the weights
             know objects of 224-pixel images.
+        num_blocks: blocks to keep. With fewer than all 16 the last convolution goes,
+            too, and the embedding reads what the last block that is left sees.
 
     Raises:
         UserError: if images have neither one nor three channels.
@@ -153,6 +155,7 @@ class EfficientNetLite0(nn.Module):
         *,
         rank: int = 0,
         min_side: int = 0,
+        num_blocks: int = 16,
     ) -> None:
         super().__init__()
         if image_shape[2] not in (1, 3):
@@ -162,15 +165,21 @@ class EfficientNetLite0(nn.Module):
             )
         self.min_side = min_side
         self.stem = Unit(3, 32, 3, 2)
-        filters, blocks = 32, []
+        filters = 32
+        blocks: list[nn.Module] = []
         for kernel, row_stride, expansion, outputs, repeats in _ROWS:
             for repeat in range(repeats):
                 stride = row_stride if repeat == 0 else 1
-                blocks.append(Block(filters, outputs, kernel, stride, expansion, rank))
-                filters = outputs
+                if len(blocks) < num_blocks:
+                    blocks.append(
+                        Block(filters, outputs, kernel, stride, expansion, rank)
+                    )
+                    filters = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.head = Unit(filters, _FEATURES, rank=rank)
-        self.embedding = nn.Linear(_FEATURES, embedding_dim)
+        self.head: nn.Module = nn.Identity()
+        if num_blocks >= sum(row[-1] for row in _ROWS):
+            self.head, filters = Unit(filters, _FEATURES, rank=rank), _FEATURES
+        self.embedding = nn.Linear(filters, embedding_dim)
         if not self.embedding.weight.is_meta:
             # An orthogonal projection keeps the pre-trained similarities as they are.
             nn.init.orthogonal_(self.embedding.weight)
@@ -183,7 +192,7 @@ class EfficientNetLite0(nn.Module):
         return embedded
 
     def pooled(self, images: Tensor) -> Tensor:
-        """The pre-trained features before the embedding, `[B, 1280]`."""
+        """The pre-trained features before the embedding, `[B, 1280]` of the whole."""
         x = images + 1 / 128  # (x - 127) / 128, as in pre-training
         if x.shape[1] == 1:
             x = x.expand(-1, 3, -1, -1)

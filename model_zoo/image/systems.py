@@ -200,7 +200,7 @@ EFFICIENTNET_LITE0 = System(
     "Lite variant; adapters by Hu et al. (2021), arXiv:2106.09685",
     user="a person who owns colour pictures",
     stages=_STAGES,
-    default_dataset="openclipart",
+    default_dataset="observations",
     default_configuration="paper",
     configurations={
         "paper": _size(
@@ -226,9 +226,15 @@ EFFICIENTNET_LITE0 = System(
             1203,
         ),
         "tiny": _size(
-            "ImageNet weights, frozen, with a new 32-d projection to train",
-            ImageStages(backbone=_EFFICIENTNET, embedding_dim=32, trainable="frozen"),
-            (64, 64, 3),
+            "the first 8 of 16 blocks with ImageNet weights, frozen, with a new 64-d "
+            "projection to train",
+            ImageStages(
+                backbone=_EFFICIENTNET,
+                embedding_dim=64,
+                trainable="frozen",
+                arguments={"num_blocks": 8},
+            ),
+            (32, 32, 3),
             1203,
         ),
     },

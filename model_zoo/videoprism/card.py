@@ -64,6 +64,7 @@ _TINY = VideoPrismStages(
     projected=True,
     trained="names:video.time,video.temporal*,pooler.*,text.*",
     public=True,
+    taught=True,
 )
 _SMALL_VIDEO: dict[str, Any] = {
     **{"patch": 8, "places": (8, 4, 4), "spatial": 4, "temporal": 2},

@@ -36,7 +36,7 @@ def evaluate(
     if "caption" in fields:
         captions = fields["caption"].astype(str)
         rows = first_of_each(captions)
-        texts = _read(task, model, captions[rows])
+        texts = task.embed_texts(model, captions[rows])
         metrics |= both_ways(texts, embeddings[torch.from_numpy(rows)])
     if task.class_names:
         metrics["zero_shot_accuracy"] = zero_shot(task, model, embeddings, labels)
@@ -50,8 +50,8 @@ def zero_shot(
 ) -> float:
     """Share of clips whose own class has the nearest name, among those that occur."""
     kinds, own = np.unique(labels.numpy(), return_inverse=True)
-    names = np.array([task.class_names[kind] for kind in kinds.tolist()])
-    scores = embeddings @ _read(task, model, names).T
+    names = [task.class_names[kind] for kind in kinds.tolist()]
+    scores = embeddings @ task.embed_texts(model, names).T
     return float((scores.argmax(1).numpy() == own).mean())
 
 
@@ -95,9 +95,3 @@ def _seen(
             means.append(frames.flatten(1).float().cpu())
             pooled.append(unit_rows(model.pool(tokens)).float().cpu())
     return torch.cat(means), torch.cat(pooled)
-
-
-def _read(task: "VideoPrismTask", model: VideoText, texts: NDArray[np.str_]) -> Tensor:
-    device = device_of(model)
-    with torch.inference_mode():
-        return model.read(task.ids(texts).to(device)).float().cpu()

@@ -1,12 +1,16 @@
-"""Eyes for still pictures that the encoder's first half starts from.
+"""Eyes for still pictures that the encoder's first half starts from, and decoders.
 
 The published model starts from an image-language model (CoCa, Yu et al. 2022,
 arXiv:2205.01917), whose weights come with no package. The image transformer of the
 captioner that the zoo ships stands in for it: it was trained on generated still
 pictures of public users (`benchmarks/pretrain_vld.py`) and has never seen a clip.
+
+The decoders of the second stage were trained on generated clips of public users
+(`benchmarks/train_videoprism_decoders.py`), against first stages trained on them, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import resources
 from typing import TypeVar
 
 import torch
@@ -18,7 +22,11 @@ from model_zoo.vld.public import public_captioner
 
 Model = TypeVar("Model", bound=VideoText)
 
+TAUGHT = {"outer": 32, "tokens": 64, "width": 16, "layers": 1, "heads": 2, "mlp": 32}
+"""Sizes of the decoders that come with the zoo, of `DecoderShape`."""
+
 _EYES = "captioner.visual.vit."
+_START = 0
 _LEVELS = 255.0 / 128.0  # their pixels are x / 128 - 1, ours x / 255
 
 
@@ -28,7 +36,7 @@ def seeing_video_text(shape: DualShape) -> VideoText:
     Raises:
         NotAvailable: if the shipped transformer has another shape.
     """
-    return _with_eyes(VideoText(shape))
+    return _with_eyes(_drawn(lambda: VideoText(shape)))
 
 
 def seeing_distilled(shape: DualShape) -> Distilled:
@@ -37,7 +45,18 @@ def seeing_distilled(shape: DualShape) -> Distilled:
     Raises:
         NotAvailable: if the shipped transformer has another shape.
     """
-    return _with_eyes(Distilled(shape))
+    return _with_eyes(_drawn(lambda: Distilled(shape)))
+
+
+def taught_decoders() -> dict[str, Tensor]:
+    """Decoders of the second stage that were trained on generated public clips.
+
+    Made by `benchmarks/train_videoprism_decoders.py`.
+    """
+    from safetensors.torch import load
+
+    file = resources.files("model_zoo.videoprism") / "decoders.safetensors"
+    return {name: value.float() for name, value in load(file.read_bytes()).items()}
 
 
 def spatial_half(captioner: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,6 +88,17 @@ def spatial_half(captioner: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found["patches.bias"] = captioner[_EYES + "patches.project.bias"] - weight.sum(1)
     found["space"] = captioner[_EYES + "patches.place.weight"]
     return found
+
+
+def _drawn(make: Callable[[], Model]) -> Model:
+    """A model whose random initial values are the same in every run.
+
+    What decoders have learned of the first stage would mean nothing to one that began
+    elsewhere.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_START)
+        return make()
 
 
 def _with_eyes(model: Model) -> Model:

@@ -35,7 +35,10 @@ class VideoPrismStages:
         distillation: arguments of `DistillationTask`, such as `weights` for ablations.
         projected: whether a linear layer follows the text tower.
         trained: what the first stage trains.
-        public: whether the spatial half starts from the eyes that the zoo ships.
+        public: whether the spatial half starts from the eyes that the zoo ships, and
+            all else from initial values that no seed changes.
+        taught: whether decoders that start from public constants start from those that
+            the zoo ships, where these have the sizes asked for; otherwise from a seed.
     """
 
     video: Mapping[str, Any]
@@ -51,6 +54,7 @@ class VideoPrismStages:
     projected: bool = False
     trained: str = "all"
     public: bool = False
+    taught: bool = False
 
     def __call__(self, *, data: DataFacts, options: TaskOptions) -> "tuple[Stage, ...]":
         """The stages, each inheriting from the one before.
@@ -97,13 +101,15 @@ class VideoPrismStages:
         last = ContrastiveTask(
             name="videoprism-alignment", backbone=towers, **common, **self.contrast
         )
+        decoders = DecoderShape(outer=width, tokens=prod(grid), **self.decoders)
         second = DistillationTask(
             name="videoprism-distillation",
             backbone=partial(second_made, shape),
-            decoders=DecoderShape(outer=width, tokens=prod(grid), **self.decoders),
+            decoders=decoders,
             **common,
             **self.distillation,
         )
+        fits = self.taught and decoders == DecoderShape(**public.TAUGHT)
         above = "auxiliary.*,pooler.*,text.*" if shape.auxiliary else "pooler.*,text.*"
         student = "names:video.*"  # the second loss reaches neither pooler nor text
         trained = (
@@ -115,7 +121,12 @@ class VideoPrismStages:
         rest = list(zip(self.shares, trained, inherit, self.rates, strict=True))
         made = (
             Stage(STAGES[0], first, *rest[0]),
-            Stage(STAGES[1], second, *rest[1]),
+            Stage(
+                STAGES[1],
+                second,
+                *rest[1],
+                public_head=public.taught_decoders if fits else None,
+            ),
             Stage(STAGES[2], last, *rest[2]),
         )
         return in_order(made, self.order)

@@ -1,6 +1,6 @@
 """VideoPrism's two stages as tasks: captions first, then the teacher's tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.devices import device_of
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.constant_head import ConstantHead, Temperature, check_temperature
@@ -59,9 +60,9 @@ class VideoPrismTask:
         """A new backbone, initialised from torch's global generator."""
         return self.backbone()
 
-    def ids(self, texts: NDArray[np.str_]) -> Tensor:
+    def ids(self, texts: Sequence[str] | NDArray[np.str_]) -> Tensor:
         """Texts in canonical form as ids, int64 `[n, L]`."""
-        plain = [canonical(text) for text in texts.tolist()]
+        plain = [canonical(str(text)) for text in texts]
         return torch.from_numpy(encode(shipped(self.vocab_size), plain, self.length))
 
     def clips(self, examples: Examples) -> Tensor:
@@ -71,6 +72,14 @@ class VideoPrismTask:
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
         """Unit-length embeddings `[B, D]` of whole clips, pooled over all tokens."""
         return cast(VideoText, backbone).see(batch["clip"])
+
+    def embed_texts(
+        self, backbone: nn.Module, texts: Sequence[str] | NDArray[np.str_]
+    ) -> Tensor:
+        """Unit-length embeddings `[n, D]` of texts, in the space of clips."""
+        with torch.inference_mode():
+            ids = self.ids(texts).to(device_of(backbone))
+            return cast(VideoText, backbone).read(ids).float().cpu()
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Zero-shot retrieval and classification, frozen probes, identity metrics."""

@@ -46,9 +46,7 @@ def evaluate(
     captions = fields["caption"].astype(str)
     rows = first_of_each(captions)
     model = cast(VideoLanguage, backbone)
-    with torch.inference_mode():
-        ids = task.ids(captions[rows]).to(device_of(backbone))
-        texts = model.read(ids).float().cpu()
+    texts = task.embed_texts(backbone, captions[rows])
     metrics |= both_ways(texts, embeddings[torch.from_numpy(rows)])
     some = rows[:_CAPTIONED]
     clips = fields["clip"][some]

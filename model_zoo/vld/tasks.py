@@ -1,7 +1,7 @@
 """The three stages as tasks: see clips, answer questions, learn from own captions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
+from fedemb.devices import device_of
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, Features
 from model_zoo.constant_head import ConstantHead, Temperature, check_temperature
@@ -69,6 +70,14 @@ class VideoLanguageTask(ConstantHead, ABC):
         """Unit-length embeddings `[B, S]` of clips, by the dual encoder."""
         return cast(VideoLanguage, backbone).see(batch["clip"])
 
+    def embed_texts(
+        self, backbone: nn.Module, texts: Sequence[str] | NDArray[np.str_]
+    ) -> Tensor:
+        """Unit-length embeddings `[n, S]` of texts, in the space of clips."""
+        with torch.inference_mode():
+            ids = self.ids(texts).to(device_of(backbone))
+            return cast(VideoLanguage, backbone).read(ids).float().cpu()
+
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Retrieval by the dual encoder; captions and answers by the captioner."""
         return evaluate(self, backbone, examples)
@@ -78,7 +87,7 @@ class VideoLanguageTask(ConstantHead, ABC):
         del seeds
         return {"clip": clip_pixels(examples.fields["clip"])}
 
-    def ids(self, texts: list[str] | NDArray[np.str_]) -> Tensor:
+    def ids(self, texts: Sequence[str] | NDArray[np.str_]) -> Tensor:
         """Texts as ids `[n, length]`, opened as the captioner opens what it writes."""
         tokenizer = shipped(self.vocab_size)
         return torch.from_numpy(encode(tokenizer, texts, self.length, bos=True))

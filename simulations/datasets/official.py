@@ -54,6 +54,9 @@ class Official:
     description: str
 
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
+
+
 def find_folder(options: LoadOptions, name: str, files: Sequence[str]) -> Path | None:
     """The data root, or its subfolder `name`, whichever holds one of `files`."""
     for folder in (options.root / name, options.root):
@@ -68,13 +71,22 @@ def not_found(options: LoadOptions) -> NotAvailable:
 
 
 def missing_files(options: LoadOptions) -> str:
-    """One sentence: which files were looked for, and where."""
+    """One sentence: which files were looked for, and where; another of archives there.
+
+    Archives are not unpacked unasked: they may be large, and the folder another's.
+    """
     card = describe(options.name)
-    return (
+    said = (
         f"None of {', '.join(card.files)} is in {options.root / card.module} or "
         f"{options.root}; put the official files there, or name their folder with "
         "--root."
     )
+    packed = sorted(
+        path.name
+        for path in (options.root / card.module).glob("*")
+        if path.name.endswith(_ARCHIVES)
+    )
+    return f"{said} {', '.join(packed)} is there: unpack it first." if packed else said
 
 
 def listing(official: Official, options: LoadOptions) -> Listing:

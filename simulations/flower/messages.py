@@ -49,12 +49,18 @@ class Request:
         """As the content of a message."""
         cohort = self.cohort
         clients = {"ids": cohort.ids, "users": cohort.users, "sizes": cohort.sizes}
-        state = {k: Array(np.array(v)) for k, v in self.specification.state.items()}
+        arrays = {
+            part: ArrayRecord({k: Array(np.array(v)) for k, v in values.items()})
+            for part, values in (
+                ("state", self.specification.state),
+                ("head", self.specification.head),
+            )
+        }
         backbone = Array(self.backbone.detach().cpu().numpy())
         return RecordDict(
             {
                 "backbone": ArrayRecord({"trained": backbone}),
-                "state": ArrayRecord(state),
+                **arrays,
                 "clients": ArrayRecord({k: Array(v) for k, v in clients.items()}),
                 "round": ConfigRecord(
                     {
@@ -71,7 +77,10 @@ class Request:
         """The inverse of `encode`."""
         settings = content.config_records["round"]
         arrays = {k: v.numpy() for k, v in content.array_records["clients"].items()}
-        state = {k: v.numpy() for k, v in content.array_records["state"].items()}
+        state, head = (
+            {k: v.numpy() for k, v in content.array_records[part].items()}
+            for part in ("state", "head")
+        )
         backbone = content.array_records["backbone"]["trained"].numpy()
         return Request(
             backbone=torch.from_numpy(np.array(backbone)),
@@ -79,7 +88,7 @@ class Request:
             clip_norm=float(settings["clip_norm"]),
             round_index=int(settings["round_index"]),
             specification=WorkerSpecification.from_json(
-                str(settings["specification"]), state
+                str(settings["specification"]), state, head
             ),
         )
 

@@ -1,4 +1,4 @@
-"""`fedemb caption`: files in, captions out, signed by the weights that wrote them."""
+"""Captions of files, signed by the weights that wrote them, and words as queries."""
 
 import json
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from simulations.datasets.clips import PlainClips
+from simulations.trained import TrainedRun
 from tests.end_to_end.conftest import Said
 
 RUN = (
@@ -54,3 +55,42 @@ def test_runs_that_write_nothing_say_who_does(
     code, _, err = here("caption", "run", clips)
     assert code == 2
     assert "DualEncoder writes no captions; give a run of video_language_dist" in err
+    _texts_are_queries_too(here, clips)
+
+
+def _texts_are_queries_too(here: Callable[..., Said], clips: Path) -> None:
+    """Texts and clips are embedded in one space, and either finds held-out clips."""
+    words = ("--text", "a red circle rises", "--text", "a blue square turns")
+    with np.load(clips) as content:
+        np.savez("short.npz", clip=content["clip"][:, ::2])
+    code, said, err = here("embed", "run", "short.npz", *words, "--json")
+    assert code == 0, err
+    rows = json.loads(said)["embeddings"]
+    assert [row.get("text", "a file") for row in rows] == ["a file"] * 3 + [
+        *words[1::2]
+    ]
+    values = np.array([row["embedding"] for row in rows])
+    np.testing.assert_allclose(np.linalg.norm(values, axis=1), 1, atol=1e-5)
+    assert abs(values[3] - values[4]).max() > 1e-4
+    code, said, err = here("search", "run", *words[:2], "--top", 3, "--json")
+    assert code == 0, err
+    hits = json.loads(said)["neighbours"]
+    trained = TrainedRun.open(Path("run"))
+    held_out = trained.assembly.dataset.held_out()
+    scores = trained.embed(held_out).numpy() @ values[3]
+    assert [hit["row"] for hit in hits] == np.argsort(-scores)[:3].tolist()
+    told = held_out.fields["caption"][hits[0]["row"]]
+    assert hits[0]["caption"] == told
+    assert here("search", "run", *words[:2], "--top", 1)[1].endswith(f"{told}\n")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [("search", "run"), ("search", "run", "a.png", "--text", "a"), ("embed", "run")],
+)
+def test_a_query_is_a_file_or_a_text(
+    here: Callable[..., Said], asked: tuple[str, ...]
+) -> None:
+    code, _, err = here(*asked)
+    assert code == 2
+    assert "--text" in err.strip().splitlines()[-1]

@@ -15,8 +15,10 @@ from fedemb.engines.shared import shared_deltas, single_backbone_step
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.heads import LinearHead
 from fedemb.identity import IdentityTask
-from fedemb.local import LocalModel, LocalTraining, Work, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout
+from fedemb.work import Work
 
 IN_LOCK_STEP = [stacked_deltas, grouped_deltas, vectorized_deltas]
 HEADS = ["linear", "cosine", "class-means"]

@@ -10,7 +10,8 @@ from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.weight_gradients import rule_of
 from fedemb.identity import IdentityTask
-from fedemb.local import LocalModel, LocalTraining, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout
 
 DIM, SIDE, SHADES = 8, 3, 6

@@ -11,7 +11,8 @@ from core_toys import rows, runner, theta
 from fedemb.clipping import Lattice, LatticeSum
 from fedemb.engines.flat import FORMS
 from fedemb.engines.serial import serial_deltas
-from fedemb.local import LocalModel, make_work
+from fedemb.local import LocalModel
+from fedemb.make_work import make_work
 from fedemb.randomness import RootKey
 from fedemb.runner import ENGINES
 

@@ -11,7 +11,8 @@ from fedemb.agreement import agrees_with_serial
 from fedemb.clipping import Lattice, LatticeSum
 from fedemb.engines.flat import FORMS, replays
 from fedemb.engines.serial import serial_deltas
-from fedemb.local import LocalModel, make_work
+from fedemb.local import LocalModel
+from fedemb.make_work import make_work
 from fedemb.runner import ENGINES, RECORDED, DoesNotFit, EngineChoice
 
 pytestmark = pytest.mark.skipif(

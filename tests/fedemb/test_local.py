@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedemb.errors import UserError
-from fedemb.local import LocalTraining, make_work, renumber, schedule
+from fedemb.local import LocalTraining
+from fedemb.make_work import make_work, renumber, schedule
 from fedemb.pixels import pixels
 
 recipes = st.builds(

@@ -17,7 +17,8 @@ from fedemb.engines.flat import FORMS, replays
 from fedemb.engines.recorded import Recorded
 from fedemb.engines.serial import serial_deltas
 from fedemb.errors import UserError
-from fedemb.local import LocalModel, make_work
+from fedemb.local import LocalModel
+from fedemb.make_work import make_work
 from fedemb.runner import ENGINES, RECORDED, EngineChoice
 from tests.operations import GraphsOnTheHost
 

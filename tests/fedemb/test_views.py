@@ -17,7 +17,8 @@ from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import UserError
 from fedemb.heads import ClassMeansHead, LinearHead
 from fedemb.identity import embed_all
-from fedemb.local import LocalModel, LocalTraining, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout
 from fedemb.pixels import pixels
 from fedemb.views import AUGMENTS, _grid, views_of

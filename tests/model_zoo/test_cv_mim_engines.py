@@ -11,7 +11,8 @@ from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import UserError
-from fedemb.local import LocalModel, LocalTraining, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.protocols import EmbeddingTask
 from model_zoo import registry

@@ -15,7 +15,8 @@ from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import NotAvailable, UserError
 from fedemb.identity import IdentityTask
-from fedemb.local import LocalModel, LocalTraining, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.pixels import pixels
 from model_zoo import registry
@@ -107,6 +108,15 @@ def test_adapters_change_nothing_at_first(backbone):
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         assert torch.equal(backbone.pooled(images), plain.pooled(images))
+
+
+def test_a_cut_trunk_sees_what_the_whole_one_sees_there(backbone):
+    cut = EfficientNetLite0((32, 32, 3), 8, num_blocks=8)
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        whole = backbone.blocks[:8](backbone.stem(images + 1 / 128)).mean((2, 3))
+        torch.testing.assert_close(cut.pooled(images), whole)
+    assert FlatLayout.of(cut, "frozen").size == (80 + 1) * 8
 
 
 def test_rows_stay_apart_and_statistics_stay_as_they_are(backbone):

@@ -11,7 +11,8 @@ import torch
 from fedemb.data import Examples
 from fedemb.engines.heads import fit_heads
 from fedemb.errors import UserError
-from fedemb.local import LocalModel, LocalTraining, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner

@@ -14,7 +14,8 @@ from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import UserError
 from fedemb.identity import IdentityTask
-from fedemb.local import LocalModel, LocalTraining, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.text.transformer import POOLS, TextShape, TextTower

@@ -12,7 +12,8 @@ from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import NotAvailable, UserError
 from fedemb.heads import unit_rows
-from fedemb.local import LocalModel, LocalTraining, make_work
+from fedemb.local import LocalModel, LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout
 from model_zoo import registry
 from model_zoo.system import DataFacts, TaskOptions

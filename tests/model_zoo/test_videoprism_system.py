@@ -9,7 +9,8 @@ import torch
 
 from fedemb.cli.main import app
 from fedemb.errors import UserError
-from fedemb.local import LocalTraining, make_work
+from fedemb.local import LocalTraining
+from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner

@@ -12,8 +12,8 @@ from model_zoo import registry
 from model_zoo.changes import with_changes
 from model_zoo.system import DataFacts, TaskOptions
 from simulations.assembly import facts
-from simulations.config import parse_setting
 from simulations.datasets.registry import load
+from simulations.layers import parse_setting
 
 NAMED = [
     pytest.param(switch, id=f"{switch.system} {switch.change}") for switch in SWITCHES

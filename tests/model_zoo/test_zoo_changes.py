@@ -21,8 +21,8 @@ from model_zoo.univrd import evaluation, objectives
 from model_zoo.univrd.inference import best_triplets
 from model_zoo.univrd.matching import match
 from simulations.assembly import assemble, configuration_from_toml, facts
-from simulations.config import parse_setting, resolve
 from simulations.datasets.registry import load
+from simulations.layers import parse_setting, resolve
 
 
 def parameters(backbone):

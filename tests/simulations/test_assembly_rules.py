@@ -15,7 +15,7 @@ from simulations.assembly import (
     layered,
     make_promise,
 )
-from simulations.config import recipe_names
+from simulations.layers import recipe_names
 from simulations.outcome import stages_of
 
 

@@ -21,8 +21,8 @@ from simulations.processes import ProcessRunner
 from simulations.worker import (
     WorkerFailed,
     WorkerSpecification,
+    arrays_of,
     deal,
-    state_arrays,
 )
 
 
@@ -82,7 +82,7 @@ class TestSpecification:
             factory=plain.factory,
             arguments={},
             client_key=plain.client_key,
-            state=state_arrays(module),
+            state=arrays_of(module.state_dict()),
         )
         assert stated.digest != plain.digest
         assert torch.equal(stated.build().backbone[0].weight, module[0].weight)

@@ -7,7 +7,7 @@ import pytest
 from accounting import Adjacency, Noise, Sampler, epsilon
 from accounting.correlated import sensitivity
 from fedemb.errors import UserError
-from simulations.config import resolve
+from simulations.layers import resolve
 from simulations.promise import completed, make_promise, whole_periods
 
 USERS = 3000

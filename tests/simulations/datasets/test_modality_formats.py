@@ -91,6 +91,13 @@ def test_damaged_motion_files_are_refused(tmp_path):
         load("cmu-mocap", root=tmp_path)
 
 
+def test_files_that_are_still_packed_are_pointed_at(tmp_path):
+    (tmp_path / "cmu_mocap").mkdir()
+    (tmp_path / "cmu_mocap" / "subjects.tar.xz").touch()
+    with pytest.raises(NotAvailable, match=r"subjects\.tar\.xz is there: unpack it"):
+        load("cmu-mocap", root=tmp_path)
+
+
 def test_a_folder_of_motions_becomes_users_and_classes(tmp_path):
     frame = {"root": "0 0 0 0 0 0", "lfemur": "5"}
     for subject in ("07", "08"):
