@@ -1,7 +1,7 @@
 """ConST-CL as a task: two views of a virtual client's own videos teach the network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -16,7 +16,12 @@ from fedemb.heads import unit_rows
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.const_cl.backbone import Maps, TwoHeadedResNet
 from model_zoo.const_cl.evaluation import evaluate
-from model_zoo.const_cl.heads import HeadShape, LocalHead, region_features
+from model_zoo.const_cl.heads import (
+    HeadShape,
+    LocalHead,
+    Reconstructor,
+    region_features,
+)
 from model_zoo.const_cl.losses import global_loss, local_loss
 from model_zoo.const_cl.views import Augmentation, augmented, middle
 
@@ -34,10 +39,12 @@ class ConstClTask:
         temperatures: of the global and of the local loss.
         global_weight: of the global loss; 0 leaves it out.
         local_weight: of the local loss; 0.001 as published for a rate of 40.
+        share_decoder: whether the decoder is aggregated along with the network, instead
+            of being made anew on every client.
 
     Raises:
-        UserError: a negative weight, no loss at all, or regions that change their width
-            on the way.
+        UserError: a negative weight, no loss at all, regions that change their width
+            on the way, or a decoder to share where there is none.
     """
 
     name: str
@@ -48,6 +55,7 @@ class ConstClTask:
     temperatures: tuple[float, float] = (0.1, 0.2)
     global_weight: float = 1.0
     local_weight: float = 0.001
+    share_decoder: bool = False
     label_space: str = "global"
 
     def __post_init__(self) -> None:
@@ -66,14 +74,25 @@ class ConstClTask:
                 "regions. Leave outputs out, or set local_weight=0."
             )
 
+        if self.share_decoder and not (self.head.guided and self.local_weight):
+            raise UserError(
+                "share_decoder=True needs a decoder that a loss trains: guided=True of "
+                f"the head, not {self.head.guided}, and local_weight="
+                f"{self.local_weight} above 0."
+            )
+
     def make_backbone(self) -> nn.Module:
         """A new backbone, initialised from torch's global generator."""
-        return self.backbone()
+        network = cast(TwoHeadedResNet, self.backbone())
+        if self.share_decoder:
+            network.decoder = Reconstructor(self.head)
+        return network
 
     def make_head(self, capacity: int) -> nn.Module:
-        """Perceptron and decoder; classes play no part."""
+        """Perceptron and decoder, unless that is shared; classes play no part."""
         del capacity
-        return LocalHead(self.head)
+        own = self.head.guided and not self.share_decoder
+        return LocalHead(replace(self.head, guided=own))
 
     def fresh_head(
         self, head: nn.Module, classes: int, generator: torch.Generator
@@ -108,7 +127,11 @@ class ConstClTask:
         }
 
     def features(self, backbone: nn.Module, batch: Batch) -> Features:
-        """Pooled global features, local maps and region features of both views."""
+        """Pooled global features, local maps and region features of both views.
+
+        With a shared decoder there are no maps, but `carried`: regions of each view in
+        the other.
+        """
         network = cast(TwoHeadedResNet, backbone)
         maps: Maps = network.maps(batch["views"].flatten(0, 1))
         local = F.normalize(maps.local, dim=1)
@@ -118,7 +141,12 @@ class ConstClTask:
             "maps": local,
             "regions": region_features(local, boxes.clamp(min=0), self.head.region),
         }
-        return {k: torch.unflatten(v, 0, (-1, 2)) for k, v in found.items()}
+        pairs = {k: torch.unflatten(v, 0, (-1, 2)) for k, v in found.items()}
+        if network.decoder is not None:
+            memory = network.decoder.memory(pairs.pop("maps").flip(1).flatten(0, 1))
+            carried = network.decoder(found["regions"], memory)
+            pairs["carried"] = torch.unflatten(carried, 0, (-1, 2))
+        return pairs
 
     def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
         """The global loss, and a little of the local one."""
@@ -141,9 +169,12 @@ class ConstClTask:
         self, head: LocalHead, found: dict[str, Tensor], batch: Batch
     ) -> Tensor:
         first, second = found["regions"].unbind(1)
-        maps = found["maps"].unbind(1)
         a, b = (batch["boxes"][..., 0] >= 0).to(first.dtype).unbind(1)
-        there, back = head.carried(first, maps[1]), head.carried(second, maps[0])
+        if "carried" in found:
+            there, back = found["carried"].unbind(1)
+        else:
+            maps = found["maps"].unbind(1)
+            there, back = head.carried(first, maps[1]), head.carried(second, maps[0])
         cold, weight = self.temperatures[1], batch["weight"]
         return (
             local_loss(there, first, second, a, cold, weight, b)
