@@ -39,12 +39,12 @@ class ConstClTask:
         temperatures: of the global and of the local loss.
         global_weight: of the global loss; 0 leaves it out.
         local_weight: of the local loss; 0.001 as published for a rate of 40.
-        share_decoder: whether the decoder is aggregated along with the network, instead
-            of being made anew on every client.
+        share_decoder: whether the decoder, if a loss trains one, is aggregated along
+            with the network, instead of being made anew on every client.
 
     Raises:
-        UserError: a negative weight, no loss at all, regions that change their width
-            on the way, or a decoder to share where there is none.
+        UserError: a negative weight, no loss at all, or regions that change their width
+            on the way.
     """
 
     name: str
@@ -74,24 +74,22 @@ class ConstClTask:
                 "regions. Leave outputs out, or set local_weight=0."
             )
 
-        if self.share_decoder and not (self.head.guided and self.local_weight):
-            raise UserError(
-                "share_decoder=True needs a decoder that a loss trains: guided=True of "
-                f"the head, not {self.head.guided}, and local_weight="
-                f"{self.local_weight} above 0."
-            )
+    @property
+    def aggregates_decoder(self) -> bool:
+        """Whether there is a decoder, a loss that trains it, and it is shared."""
+        return self.share_decoder and self.head.guided and self.local_weight > 0
 
     def make_backbone(self) -> nn.Module:
         """A new backbone, initialised from torch's global generator."""
         network = cast(TwoHeadedResNet, self.backbone())
-        if self.share_decoder:
+        if self.aggregates_decoder:
             network.decoder = Reconstructor(self.head)
         return network
 
     def make_head(self, capacity: int) -> nn.Module:
         """Perceptron and decoder, unless that is shared; classes play no part."""
         del capacity
-        own = self.head.guided and not self.share_decoder
+        own = self.head.guided and not self.aggregates_decoder
         return LocalHead(replace(self.head, guided=own))
 
     def fresh_head(
