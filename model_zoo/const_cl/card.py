@@ -147,7 +147,7 @@ CONST_CL = System(
                 head=_CARRIED_HEAD,
                 views={"boxes": 4, "regions": "things"},
                 task={
-                    **{"local_weight": 1.0, "temperatures": (0.1, 0.1)},
+                    **{"local_weight": 5.0, "temperatures": (0.1, 0.1)},
                     "share_decoder": True,
                 },
             ),
