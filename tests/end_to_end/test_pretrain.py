@@ -227,7 +227,7 @@ def test_data_that_are_not_generated_have_to_be_named(
     here: Here, tmp_path: Path
 ) -> None:
     out = tmp_path / "x"
-    code, _, err = here("pretrain", "--model", "resnet50:tiny", "--out", out)
+    code, _, err = here("pretrain", "--model", "mobilenet_small:tiny", "--out", out)
     assert code == 2
     assert "say that they are public by naming them: --dataset openclipart" in err
     assert not out.exists()
