@@ -17,7 +17,7 @@ class Switch:
     """One mechanism of a system.
 
     Attributes:
-        system: of the zoo, in its default configuration.
+        system: of the zoo, NAME or NAME:CONFIGURATION.
         metrics: where it should show, of those that a run reports.
         change: what `--set model.changes.` gets, NAME=VALUE.
         off: what is then missing or different.
@@ -59,6 +59,10 @@ SHARED = (
 OPTIONS = {
     "cv_mim": ("--rounds", "160", "--users-per-round", "64"),
     "const_cl": ("--rounds", "100", "--users-per-round", "10"),
+    "const_cl:tiny-carried": (
+        *("--dataset", "clips-lit"),
+        *("--rounds", "100", "--users-per-round", "8"),
+    ),
     "g_vilm": ("--rounds", "120", "--users-per-round", "16"),
     "univrd": ("--rounds", "160", "--users-per-round", "30"),
     "videoprism": (
@@ -81,6 +85,10 @@ _REGIONS = (
     "next to global contrast alone, AVA 24.1 and 18.4, OTB2015 precision 78.1 and 75.4 "
     "(Yuan et al. 2022, tables of the public code)"
 )
+_GUIDED = (
+    "regions whose looks change should not look alike in both views (Yuan et al. 2022, "
+    "abstract); no number"
+)
 _VIDEOS = "Xiong et al. 2023, Table 6: MSR-VTT, R@1"
 _RELATIONS = "Zhao et al. 2023, ablations: HICO-DET, mAP"
 _PRISM = "Zhao et al. 2024, Table 26: K400, SSv2"
@@ -96,6 +104,14 @@ _regions = partial(
     Switch,
     "const_cl",
     ("view_to_view_recall_at_10", "region_matching", "track_precision"),
+)
+_carried = partial(
+    Switch,
+    "const_cl:tiny-carried",
+    (
+        *("view_to_view_recall_at_10", "view_matching", "region_matching"),
+        "track_precision",
+    ),
 )
 _texts = partial(Switch, "g_vilm", _TEXTS)
 _grounded = partial(Switch, "g_vilm", (*_TEXTS, "grounding_precision"))
@@ -113,6 +129,7 @@ _CRITICS = (
 )
 _DECODERS = ("--set", "local.steps=4", "--set", "local.head_steps=3")
 _WORSE: tuple[Move, ...] = ("falls", "falls", "")
+_FALLS: tuple[Move, ...] = ("falls", "falls", "falls")
 _SAME: tuple[Move, ...] = ("stays", "stays", "")
 
 SWITCHES = (
@@ -147,10 +164,12 @@ SWITCHES = (
     _regions(
         "head.guided=false",
         "decoder: regions are compared as they are",
-        "regions whose looks change should not look alike in both views (Yuan et "
-        "al. 2022, abstract); no number",
+        _GUIDED,
         ("", "falls", "falls"),
     ),
+    _carried("global_weight=0", "global loss"),
+    _carried("local_weight=0", "local loss", _REGIONS, ("", *_FALLS)),
+    _carried("head.guided=false", "decoder", _GUIDED, ("", *_FALLS)),
     _grounded(
         "task.weights=[0,0,1]",
         "grouping and grounding",

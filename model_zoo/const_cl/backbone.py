@@ -5,12 +5,15 @@ Its convolutions, and why they are 2D, are in `blocks.py`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
 from fedemb.errors import UserError
 from model_zoo.const_cl.blocks import Bottleneck, Stem
+
+if TYPE_CHECKING:
+    from model_zoo.const_cl.heads import Reconstructor
 
 Triple = tuple[int, int, int]
 
@@ -103,6 +106,10 @@ class Maps(NamedTuple):
 class TwoHeadedResNet(nn.Module):
     """Clips `[B, 3, T, H, W]` to embeddings `[B, C]`: the mean of the global branch.
 
+    Attributes:
+        decoder: what carries regions across, where it is aggregated as well, or None;
+            it is no part of the network that is used afterwards.
+
     Example:
         >>> import torch
         >>> shape = ResNetShape(stem=8, kernel=(3, 3, 3), stride=(1, 2, 2), pool=False,
@@ -115,6 +122,7 @@ class TwoHeadedResNet(nn.Module):
     def __init__(self, shape: ResNetShape) -> None:
         super().__init__()
         self.shape = shape
+        self.decoder: Reconstructor | None = None
         self.stem = Stem(
             shape.stem,
             shape.kernel,

@@ -90,6 +90,9 @@ _TINY_HEAD = {
     **{"hidden": 32, "hidden_layers": 1, "embedding": 16, "region": 2, "context": 1},
     **{"layers": 1, "units": 1, "width": 8},
 }
+# Cells of 4 pixels, and things for regions, whose decoder everybody trains.
+_CARRIED = _TINY | {"stride": (1, 2, 2)}
+_CARRIED_HEAD = _TINY_HEAD | {"width": 16, "units": 2}
 # Two views of 16 frames, every second one, from a longer piece of video.
 _VIEWS = {"stride": 2}
 _CLIP = DataFacts(example_shape=(64, 224, 224, 3), num_classes=400)
@@ -136,6 +139,19 @@ CONST_CL = System(
                 task={"local_weight": 0.1},
             ),
             data=DataFacts(example_shape=(4, 32, 32, 3), num_classes=10),
+        ),
+        "tiny-carried": Configuration(
+            note="finer maps, regions of things, and an aggregated decoder",
+            build=ConstClStages(
+                backbone=_CARRIED,
+                head=_CARRIED_HEAD,
+                views={"boxes": 4, "regions": "things"},
+                task={
+                    **{"local_weight": 1.0, "temperatures": (0.1, 0.1)},
+                    "share_decoder": True,
+                },
+            ),
+            data=DataFacts(example_shape=(8, 32, 32, 3), num_classes=10),
         ),
         "small": Configuration(
             note="four groups of one block, 8 to 64 filters wide",

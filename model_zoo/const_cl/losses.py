@@ -48,18 +48,20 @@ def local_loss(
     valid: Tensor,
     temperature: float,
     weight: Tensor,
+    among: Tensor | None = None,
 ) -> Tensor:
     """Every carried region finds its counterpart among regions of other videos.
 
     The counterpart of a region is the one of the other view of its video that is most
     alike before anything is carried. Other regions of the same video are no negatives.
-    Mean over valid regions; without any, 0.
+    Mean over valid regions of videos with a valid one to find; without any, 0.
 
     Args:
         carried: regions of one view, carried into the other, `[B, N, D]`.
         source: the same regions as they were, `[B, N, C]`.
         target: regions of the other view, `[B, N, C]`, D = C.
         valid: 1 for regions that count, `[B, N]`.
+        among: 1 for regions of the other view that count; None is `valid`.
         temperature: of the softmax.
         weight: `[B]`, 0 for videos that do not count.
 
@@ -70,15 +72,18 @@ def local_loss(
         (0.0, True)
     """
     z, a, b = (F.normalize(x, dim=-1) for x in (carried, source, target))
+    seen = valid if among is None else among
     there = valid.to(z.dtype) * weight[:, None]
+    there = there * (seen > 0).any(1, keepdim=True)
+    others = seen.to(z.dtype) * weight[:, None]
     # Positives: the index is found, not learned.
     alike = (a @ b.transpose(1, 2)).detach()
-    best = alike.masked_fill(valid[:, None, :] == 0, NEVER).argmax(-1)
+    best = alike.masked_fill(seen[:, None, :] == 0, NEVER).argmax(-1)
     chosen = torch.gather(b, 1, best[..., None].expand_as(b))
     positive = (z * chosen).sum(-1) / temperature
     negative = torch.einsum("ind,jmd->injm", z, b) / temperature
     own = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None, :, None]
-    negative = negative.masked_fill(own | (there[None, None] == 0), NEVER).flatten(2)
+    negative = negative.masked_fill(own | (others[None, None] == 0), NEVER).flatten(2)
     logits = torch.cat([positive[..., None], negative], dim=-1)
     losses = -logits.log_softmax(-1)[..., 0]
     # Multiplying is not enough: what is no region may not reach the gradient either.

@@ -1,7 +1,7 @@
 """ConST-CL as a task: two views of a virtual client's own videos teach the network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -16,7 +16,12 @@ from fedemb.heads import unit_rows
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.const_cl.backbone import Maps, TwoHeadedResNet
 from model_zoo.const_cl.evaluation import evaluate
-from model_zoo.const_cl.heads import HeadShape, LocalHead, region_features
+from model_zoo.const_cl.heads import (
+    HeadShape,
+    LocalHead,
+    Reconstructor,
+    region_features,
+)
 from model_zoo.const_cl.losses import global_loss, local_loss
 from model_zoo.const_cl.views import Augmentation, augmented, middle
 
@@ -34,6 +39,8 @@ class ConstClTask:
         temperatures: of the global and of the local loss.
         global_weight: of the global loss; 0 leaves it out.
         local_weight: of the local loss; 0.001 as published for a rate of 40.
+        share_decoder: whether the decoder, if a loss trains one, is aggregated along
+            with the network, instead of being made anew on every client.
 
     Raises:
         UserError: a negative weight, no loss at all, or regions that change their width
@@ -48,6 +55,7 @@ class ConstClTask:
     temperatures: tuple[float, float] = (0.1, 0.2)
     global_weight: float = 1.0
     local_weight: float = 0.001
+    share_decoder: bool = False
     label_space: str = "global"
 
     def __post_init__(self) -> None:
@@ -66,14 +74,23 @@ class ConstClTask:
                 "regions. Leave outputs out, or set local_weight=0."
             )
 
+    @property
+    def aggregates_decoder(self) -> bool:
+        """Whether there is a decoder, a loss that trains it, and it is shared."""
+        return self.share_decoder and self.head.guided and self.local_weight > 0
+
     def make_backbone(self) -> nn.Module:
         """A new backbone, initialised from torch's global generator."""
-        return self.backbone()
+        network = cast(TwoHeadedResNet, self.backbone())
+        if self.aggregates_decoder:
+            network.decoder = Reconstructor(self.head)
+        return network
 
     def make_head(self, capacity: int) -> nn.Module:
-        """Perceptron and decoder; classes play no part."""
+        """Perceptron and decoder, unless that is shared; classes play no part."""
         del capacity
-        return LocalHead(self.head)
+        own = self.head.guided and not self.aggregates_decoder
+        return LocalHead(replace(self.head, guided=own))
 
     def fresh_head(
         self, head: nn.Module, classes: int, generator: torch.Generator
@@ -96,8 +113,9 @@ class ConstClTask:
     def prepare(self, examples: Examples, seeds: NDArray[np.uint64]) -> Batch:
         """Two views `[n, 2, 3, T', H, W]` with boxes `[n, 2, N, 4]`, and the middle."""
         clips = examples.fields["clip"]
+        things = self._things(examples)
         parts = [
-            augmented(clips, examples.offsets, seeds, self.augmentation, view)
+            augmented(clips, examples.offsets, seeds, self.augmentation, view, things)
             for view in (0, 1)
         ]
         return {
@@ -107,7 +125,11 @@ class ConstClTask:
         }
 
     def features(self, backbone: nn.Module, batch: Batch) -> Features:
-        """Pooled global features, local maps and region features of both views."""
+        """Pooled global features, local maps and region features of both views.
+
+        With a shared decoder there are no maps, but `carried`: regions of each view in
+        the other.
+        """
         network = cast(TwoHeadedResNet, backbone)
         maps: Maps = network.maps(batch["views"].flatten(0, 1))
         local = F.normalize(maps.local, dim=1)
@@ -115,9 +137,14 @@ class ConstClTask:
         found = {
             "pooled": maps.holistic.mean((2, 3, 4)),
             "maps": local,
-            "regions": region_features(local, boxes, self.head.region),
+            "regions": region_features(local, boxes.clamp(min=0), self.head.region),
         }
-        return {k: torch.unflatten(v, 0, (-1, 2)) for k, v in found.items()}
+        pairs = {k: torch.unflatten(v, 0, (-1, 2)) for k, v in found.items()}
+        if network.decoder is not None:
+            memory = network.decoder.memory(pairs.pop("maps").flip(1).flatten(0, 1))
+            carried = network.decoder(found["regions"], memory)
+            pairs["carried"] = torch.unflatten(carried, 0, (-1, 2))
+        return pairs
 
     def loss(self, head: nn.Module, features: Features, batch: Batch) -> Tensor:
         """The global loss, and a little of the local one."""
@@ -127,31 +154,40 @@ class ConstClTask:
             (self.local_weight, self._of_regions),
         )
         return torch.stack(
-            [
-                factor * part(own, found, batch["weight"])
-                for factor, part in weighed
-                if factor
-            ]
+            [factor * part(own, found, batch) for factor, part in weighed if factor]
         ).sum()
 
     def _of_clips(
-        self, head: LocalHead, found: dict[str, Tensor], weight: Tensor
+        self, head: LocalHead, found: dict[str, Tensor], batch: Batch
     ) -> Tensor:
-        embedded = head.perceptron(found["pooled"])
-        return global_loss(embedded[:, 0], embedded[:, 1], self.temperatures[0], weight)
+        embedded, cold = head.perceptron(found["pooled"]), self.temperatures[0]
+        return global_loss(embedded[:, 0], embedded[:, 1], cold, batch["weight"])
 
     def _of_regions(
-        self, head: LocalHead, found: dict[str, Tensor], weight: Tensor
+        self, head: LocalHead, found: dict[str, Tensor], batch: Batch
     ) -> Tensor:
         first, second = found["regions"].unbind(1)
-        maps = found["maps"].unbind(1)
-        valid = torch.ones_like(first[..., 0])
-        there, back = head.carried(first, maps[1]), head.carried(second, maps[0])
-        cold = self.temperatures[1]
+        a, b = (batch["boxes"][..., 0] >= 0).to(first.dtype).unbind(1)
+        if "carried" in found:
+            there, back = found["carried"].unbind(1)
+        else:
+            maps = found["maps"].unbind(1)
+            there, back = head.carried(first, maps[1]), head.carried(second, maps[0])
+        cold, weight = self.temperatures[1], batch["weight"]
         return (
-            local_loss(there, first, second, valid, cold, weight)
-            + local_loss(back, second, first, valid, cold, weight)
+            local_loss(there, first, second, a, cold, weight, b)
+            + local_loss(back, second, first, b, cold, weight, a)
         ) / 2
+
+    def _things(self, examples: Examples) -> NDArray[np.generic] | None:
+        if self.augmentation.regions == "random":
+            return None
+        if "boxes" not in examples.fields:
+            raise UserError(
+                f"regions={self.augmentation.regions!r} needs a field `boxes`, which "
+                "these clips do not have; take regions='random', or generated clips."
+            )
+        return examples.fields["boxes"]
 
     def embed(self, backbone: nn.Module, batch: Batch) -> Tensor:
         """Unit-length means `[B, C]` of the global branch."""

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from fedemb.errors import UserError
 from model_zoo.video.encoder import clip_pixels
 
+REGIONS = ("random", "things")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -23,9 +25,11 @@ class Augmentation:
         flip: whether half of the views are mirrored.
         light: largest change of brightness and of contrast, as a share.
         boxes: N, random boxes of a view.
+        regions: `random` boxes as published, or `things`: those that the data have of
+            things in the middle frame, as a detector's would be, -1 out of sight.
 
     Raises:
-        UserError: a number out of range.
+        UserError: a number out of range, or other regions.
     """
 
     frames: int
@@ -34,8 +38,13 @@ class Augmentation:
     flip: bool = True
     light: float = 0.3
     boxes: int = 8
+    regions: str = "random"
 
     def __post_init__(self) -> None:
+        if self.regions not in REGIONS:
+            raise UserError(
+                f"regions={self.regions!r} must be one of {', '.join(REGIONS)}."
+            )
         if min(self.frames, self.stride, self.boxes) < 1:
             raise UserError(
                 f"frames={self.frames}, stride={self.stride} and boxes={self.boxes} "
@@ -64,6 +73,7 @@ def augmented(
     seeds: NDArray[np.uint64],
     how: Augmentation,
     view: int,
+    things: NDArray[np.generic] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """View number `view` of every clip `[n, 3, T', H, W]`, and its boxes `[n, N, 4]`.
 
@@ -75,6 +85,7 @@ def augmented(
         seeds: one per group.
         how: a view is made.
         view: number of the view; others have other randomness.
+        things: boxes `[n, T, N, 4]` whose view is returned instead of random ones.
 
     Raises:
         UserError: clips shorter than a view.
@@ -94,9 +105,12 @@ def augmented(
     start = np.floor(words[:, 0] * (length - how.span + 1)).astype(np.int64)
     chosen = start[:, None] + how.stride * np.arange(how.frames)
     rows_of = np.arange(count)[:, None], chosen
-    pixels = clip_pixels(clips[rows_of])
-    pixels = _cropped(pixels, words[:, 1:5], how)
-    return _lit(pixels, words[:, 5:7], how), random_boxes(words[:, 7:])
+    crop = Crop.drawn(words[:, 1:5], how)
+    pixels = _lit(crop.clips(clip_pixels(clips[rows_of])), words[:, 5:7], how)
+    if things is None:
+        return pixels, random_boxes(words[:, 7:])
+    keyframe = chosen[:, how.frames // 2]
+    return pixels, crop.boxes(torch.from_numpy(things[np.arange(count), keyframe]))
 
 
 def middle(clips: NDArray[np.generic], how: Augmentation) -> Tensor:
@@ -120,26 +134,57 @@ def random_boxes(words: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(boxes.astype(np.float32))
 
 
-def _cropped(clips: Tensor, words: NDArray[np.float64], how: Augmentation) -> Tensor:
-    """A square crop of every clip, resized back; the same for all of its frames."""
-    drawn = torch.from_numpy(words.astype(np.float32))
-    side = (how.least_area + (1 - how.least_area) * drawn[:, 0]).sqrt()
-    mirror = torch.where(drawn[:, 3] < 0.5, -1.0, 1.0) if how.flip else 1.0
-    shift_x = (1 - side) * (2 * drawn[:, 1] - 1)
-    shift_y = (1 - side) * (2 * drawn[:, 2] - 1)
-    zero = torch.zeros_like(side)
-    matrix = torch.stack(
-        [
-            torch.stack([side * mirror, zero, shift_x], -1),
-            torch.stack([zero, side, shift_y], -1),
-        ],
-        dim=1,
-    )
-    n, channels, frames, height, width = clips.shape
-    flat = clips.reshape(n, channels * frames, height, width)
-    grid = F.affine_grid(matrix, list(flat.shape), align_corners=False)
-    cropped = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
-    return cropped.view_as(clips)
+@dataclass(frozen=True)
+class Crop:
+    """Square crops of clips, resized back; the same for all frames of a clip.
+
+    Places in [-1, 1] of a view are `scale * place + shift` of the frame.
+
+    Attributes:
+        scale: to the right and downwards, `[n, 2]`; negative where mirrored.
+        shift: likewise.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    @staticmethod
+    def drawn(words: NDArray[np.float64], how: Augmentation) -> "Crop":
+        """From uniform numbers `[n, 4]`."""
+        drawn = torch.from_numpy(words.astype(np.float32))
+        side = (how.least_area + (1 - how.least_area) * drawn[:, 0]).sqrt()
+        mirror = torch.ones_like(side)
+        if how.flip:
+            mirror = torch.where(drawn[:, 3] < 0.5, -1.0, 1.0)
+        shift = (1 - side)[:, None] * (2 * drawn[:, 1:3] - 1)
+        return Crop(torch.stack([side * mirror, side], -1), shift)
+
+    def clips(self, clips: Tensor) -> Tensor:
+        """What is seen of clips `[n, C, T, H, W]`."""
+        matrix = torch.cat([torch.diag_embed(self.scale), self.shift[..., None]], -1)
+        n, channels, frames, height, width = clips.shape
+        flat = clips.reshape(n, channels * frames, height, width)
+        grid = F.affine_grid(matrix, list(flat.shape), align_corners=False)
+        cropped = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
+        return cropped.view_as(clips)
+
+    def boxes(self, boxes: Tensor) -> Tensor:
+        """Where boxes `[n, N, 4]` are then; -1 if their middle is out of sight.
+
+        Example:
+            >>> half = Crop(torch.tensor([[-0.5, 0.5]]), torch.tensor([[-0.5, -0.5]]))
+            >>> half.boxes(torch.tensor([[[0.0, 0.0, 0.25, 0.125], [0.6, 0, 1, 1]]]))
+            tensor([[[ 0.0000,  0.7500,  0.5000,  1.0000],
+                     [-1.0000, -1.0000, -1.0000, -1.0000]]])
+        """
+        corners = torch.unflatten(boxes.float(), -1, (2, 2)).flip(-1)  # [..., 2, xy]
+        scale, shift = self.scale[:, None, None], self.shift[:, None, None]
+        moved = ((2 * corners - 1 - shift) / scale + 1) / 2
+        low, high = moved.amin(2), moved.amax(2)
+        middle = (low + high) / 2
+        seen = (boxes[..., 0] >= 0) & ((middle >= 0) & (middle <= 1)).all(-1)
+        found = torch.cat([low.flip(-1), high.flip(-1)], -1).clamp(0, 1)
+        return torch.where(seen[..., None], found, -1.0)
 
 
 def _lit(clips: Tensor, words: NDArray[np.float64], how: Augmentation) -> Tensor:

@@ -29,8 +29,11 @@ class PlaceCode(nn.Module):
             torch.arange(n, dtype=grid.dtype, device=grid.device) - (n - 1) / 2
             for n in grid.shape[1:4]
         ]
-        t, y, x = torch.meshgrid(*axes, indexing="ij")
-        code = torch.cat(
+        # Every row has its own, for engines that find gradients row by row.
+        t, y, x = (
+            axis.expand(len(grid), *grid.shape[1:4])
+            for axis in torch.meshgrid(*axes, indexing="ij")
+        )
+        return torch.cat(
             [self.time(t[..., None]), self.space(torch.stack([y, x], -1))], dim=-1
         )
-        return code.expand(grid.shape[0], -1, -1, -1, -1)

@@ -138,6 +138,12 @@ def _cards() -> tuple[DatasetCard, ...]:
             options=_CLIPS,
         ),
         DatasetCard(
+            name="clips-lit",
+            description="generated clips of moving shapes in a coloured light",
+            module="clips",
+            options=_CLIPS,
+        ),
+        DatasetCard(
             name="clips-motion",
             description="generated clips, told apart by the order of frames only",
             module="clips",

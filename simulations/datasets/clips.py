@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from fedemb.errors import UserError
 from simulations.datasets.clip_world.actions import ACTIONS
 from simulations.datasets.clip_world.captions import THINGS
+from simulations.datasets.clip_world.stage import Stage
 from simulations.datasets.clip_world.studio import Studio
 from simulations.datasets.clip_world.untrimmed import LongClips
 from simulations.datasets.clip_world.world import Clips
 from simulations.datasets.counters import integers
 from simulations.datasets.generated import Fields, Generated
 from simulations.datasets.registry import LoadOptions
+
+_MOVES = ACTIONS.index("circles") + 1  # all up to it move a thing elsewhere, in sight
 
 
 def load(options: LoadOptions) -> Generated:
@@ -24,6 +27,7 @@ def load(options: LoadOptions) -> Generated:
         Clips,
         PlainClips,
         AppearanceClips,
+        LitClips,
         Stills,
         MotionClips,
         LongClips,
@@ -67,6 +71,44 @@ class AppearanceClips(PlainClips):
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The thing of the class, doing anything."""
         return kind, integers(self.hash(own, 61), len(ACTIONS))
+
+
+@dataclass(frozen=True)
+class LitClips(PlainClips):
+    """Several moving things on one stage, whose looks change with their place.
+
+    The class is what the first thing is and how it moves; nothing else tells clips
+    apart, and users differ in what they show alone.
+    """
+
+    things: int = 4
+
+    name: ClassVar[str] = "clips-lit"
+    description: ClassVar[str] = "clips of moving shapes whose looks change with place"
+    all_classes: ClassVar[int] = len(THINGS) * _MOVES
+
+    def class_name(self, kind: int) -> str:
+        """`red square moves left`, say."""
+        thing, action = divmod(kind, _MOVES)
+        return f"{THINGS[thing]} {ACTIONS[action]}"
+
+    def lead(
+        self, own: NDArray[np.uint64], kind: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The thing of the class, and its move."""
+        return kind // _MOVES, kind % _MOVES
+
+    def other(
+        self, names: NDArray[np.uint64], words: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Any other thing, and any move."""
+        what, move = self.hash(words, 64), self.hash(words, 65)
+        return integers(what, len(THINGS)), integers(move, _MOVES)
+
+    @cached_property
+    def studio(self) -> Studio:
+        """The one stage."""
+        return Stage(self.side, self.frames, self.seed)
 
 
 @dataclass(frozen=True)

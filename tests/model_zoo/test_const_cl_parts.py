@@ -238,6 +238,25 @@ def test_invalid_regions_give_neither_loss_nor_gradient():
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(nothing, [z, b]))
 
 
+def test_each_view_has_its_own_valid_regions():
+    torch.manual_seed(0)
+    z, a, b = torch.randn(3, 2, 3, 6).unbind(0)
+    own = torch.tensor([[1.0, 1, 0], [1, 1, 1]])
+    other = torch.tensor([[0.0, 1, 1], [1, 1, 0]])
+
+    def loss(a=a, b=b, other=other):
+        return local_loss(z, a, b, own, 0.2, torch.ones(2), other).item()
+
+    base, far = loss(), b.clone()
+    far[0, 0], far[1, 2] = 100 * a[0, 0], 100 * a[1, 2]  # the most alike, but not there
+    assert loss(b=far) == pytest.approx(base)
+    far[0, 1] = -b[0, 1]
+    assert loss(b=far) != pytest.approx(base)
+    # A video without anything to be found asks for nothing, and is no negative.
+    blind = torch.tensor([[0.0, 0, 0], [1, 1, 0]])
+    assert loss(other=blind) == pytest.approx(0, abs=1e-6)
+
+
 @pytest.fixture
 def reconstructor():
     torch.manual_seed(0)
@@ -321,6 +340,29 @@ def test_views_may_take_every_second_frame_of_a_longer_clip():
     assert set(map(tuple, shown.tolist())) == {(s, s + 2, s + 4) for s in range(4)}
     shown = ((middle(clips, how)[0, 0, :, 0, 0] + 1) * 128).round().int()
     assert shown.tolist() == [1, 3, 5]
+
+
+def test_boxes_of_things_follow_them_into_a_view():
+    # A bright square on a dark ground, far enough from the border that it stays whole.
+    clips = np.zeros((64, 6, 32, 32, 3), dtype=np.uint8)
+    boxes = np.full((64, 6, 2, 4), -1, dtype=np.float32)
+    for row, place in enumerate(np.random.default_rng(0).integers(2, 22, (64, 2))):
+        (top, left), frame = place, slice(None)
+        clips[row, frame, top : top + 8, left : left + 8] = 255
+        boxes[row, :, 0] = np.array([top, left, top + 8, left + 8]) / 32
+    how = Augmentation(frames=4, light=0.0, regions="things")
+    offsets, seed = np.array([0, 64]), np.ones(1, np.uint64)
+    pixels, found = augmented(clips, offsets, seed, how, 0, boxes)
+    bright = pixels[:, 0, 2] > 0
+    assert (found[:, 1] == -1).all()  # was never in sight
+    seen = found[:, 0, 0] >= 0
+    assert 32 < seen.sum() < 64
+    for mask, box in zip(bright[seen], found[seen, 0], strict=True):
+        y, x = mask.nonzero().unbind(1)
+        corners = torch.stack([y.min(), x.min(), y.max() + 1, x.max() + 1])
+        torch.testing.assert_close(32 * box, corners.float(), atol=1.01, rtol=0)
+    with pytest.raises(UserError, match="regions='cars' must be one of random, things"):
+        Augmentation(frames=4, regions="cars")
 
 
 def test_random_boxes_lie_inside_the_frame():

@@ -48,11 +48,11 @@ def total(task, backbone, head, batch):
     return task.loss(head, task.features(backbone, batch), batch)
 
 
-def deltas(engine, data):
+def deltas(engine, data, task=TASK):
     torch.manual_seed(0)
-    backbone = TASK.make_backbone().double()
+    backbone = task.make_backbone().double()
     made = InlineRunner(
-        task=TASK,
+        task=task,
         dataset=DATA,
         backbone=backbone,
         layout=FlatLayout.of(backbone),
@@ -61,7 +61,7 @@ def deltas(engine, data):
         engine=EngineChoice(name=engine),
     )
     seeds = np.arange(data.num_groups, dtype=np.uint64)
-    work = make_work(TASK, made.recipe, data, seeds, torch.float64)
+    work = make_work(task, made.recipe, data, seeds, torch.float64)
     theta = made.layout.flatten(dict(backbone.named_parameters()))
     return made.deltas(theta, work)
 
@@ -155,6 +155,71 @@ def test_without_its_decoder_it_compares_regions_as_they_are(backbone):
     assert unguided.head == task.head
 
 
+def test_regions_may_be_those_of_things(backbone):
+    views = dataclasses.replace(TASK.augmentation, regions="things")
+    task = dataclasses.replace(TASK, augmentation=views, global_weight=0.0)
+    examples = DATA.fetch(np.array([1, 2])).regroup([2])
+    seeds = np.array([7], np.uint64)
+    batch = task.prepare(examples, seeds) | {"weight": torch.ones(len(examples))}
+    assert batch["boxes"].shape == (len(examples), 2, 2, 4)
+    hidden = batch["boxes"][..., 0] < 0
+    assert 0 < hidden.float().mean() < 1
+    base = total(task, backbone, fresh(task), batch)
+    assert base > 0
+    # Without a thing in sight there is nothing to learn.
+    blind = batch | {"boxes": torch.full_like(batch["boxes"], -1)}
+    assert total(task, backbone, fresh(task), blind) == 0
+    fields = {k: v for k, v in examples.fields.items() if k != "boxes"}
+    with pytest.raises(UserError, match="take regions='random'"):
+        task.prepare(Examples(fields, examples.offsets), seeds)
+
+
+def test_a_shared_decoder_is_aggregated_and_learns_from_regions_alone():
+    (stage,) = registry.get("const_cl:tiny-carried").build(data=FACTS)
+    torch.manual_seed(0)
+    network, head = stage.task.make_backbone(), fresh(stage.task)
+    names = FlatLayout.of(network, stage.trainable).names
+    assert "decoder.outward.weight" in names
+    assert not any("reconstructor" in name for name, _ in head.named_parameters())
+    examples = DATA.fetch(np.array([1, 2])).regroup([2])
+    batch = stage.task.prepare(examples, np.array([7], np.uint64))
+    batch["weight"] = torch.ones(len(examples))
+    for weight in (1.0, 0.0):
+        task = dataclasses.replace(stage.task, global_weight=weight)
+        features = task.features(network, batch)
+        loss = task.loss(head, features, batch)
+        weights = [network.decoder.outward.weight, network.holistic[0].space.weight]
+        moved = torch.autograd.grad(loss, weights, allow_unused=True)
+        assert moved[0].abs().max() > 0
+        assert (moved[1] is not None) == bool(weight)
+    # It says what a decoder of the client's own would say with the same values.
+    local = dataclasses.replace(stage.task, share_decoder=False)
+    own = fresh(local)
+    own.reconstructor.load_state_dict(network.decoder.state_dict())
+    own.perceptron.load_state_dict(head.perceptron.state_dict())
+    network.decoder = None
+    found = local.loss(own, local.features(network, batch), batch)
+    shared = stage.task.loss(head, features | {"maps": features["carried"]}, batch)
+    torch.testing.assert_close(found, shared)
+
+
+def test_a_decoder_that_nothing_trains_is_not_aggregated():
+    task = registry.get("const_cl:tiny-carried").build(data=FACTS)[0].task
+    unguided = dataclasses.replace(task.head, guided=False)
+    for changes in ({"head": unguided}, {"local_weight": 0.0}):
+        assert dataclasses.replace(task, **changes).make_backbone().decoder is None
+    assert task.make_backbone().decoder is not None
+
+
+@pytest.mark.parametrize("engine", ["vectorized", "shared"])
+def test_engines_agree_on_a_shared_decoder(engine):
+    task = registry.get("const_cl:tiny-carried").build(data=FACTS)[0].task
+    data = DATA.fetch(np.array([1, 2, 3])).regroup([2, 1])
+    found, wanted = deltas(engine, data, task), deltas("serial", data, task)
+    assert wanted.norm() > 0
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
+
+
 def test_what_is_carried_must_be_as_wide_as_what_it_is_compared_with():
     narrow = dataclasses.replace(TASK.head, outputs=TASK.head.channels + 1)
     with pytest.raises(UserError, match="Leave outputs out, or set local_weight=0"):
@@ -233,7 +298,7 @@ def test_metrics_are_there(backbone):
     found = TASK.evaluate(backbone, some)
     assert set(registry.get("const_cl").watched) <= set(found)
     names = ("recall_at_1", "track_precision", "track_success", "region_matching")
-    names += ("view_to_view_recall_at_10",)
+    names += ("view_to_view_recall_at_10", "view_matching")
     assert all(0 <= found[name] <= 1 for name in names)
     assert 0.3 < found["region_matching_chance"] <= 0.5
     hidden = some.fields | {"boxes": np.full_like(some.fields["boxes"], -1)}
@@ -241,5 +306,19 @@ def test_metrics_are_there(backbone):
     assert set(blind) == set(found)
     assert {name for name in blind if np.isnan(blind[name])} == {
         *("track_precision", "track_success"),
-        *("region_matching", "region_matching_chance"),
+        *("region_matching", "region_matching_chance", "view_matching"),
     }
+
+
+def test_a_shared_decoder_is_judged_by_what_it_carries_over():
+    task = registry.get("const_cl:tiny-carried").build(data=FACTS)[0].task
+    torch.manual_seed(0)
+    network, held_out = task.make_backbone(), DATA.held_out()
+    some = Examples(held_out.take(np.arange(60)), np.array([0, 60]))
+    found = task.evaluate(network, some)
+    assert 0 <= found["carried_matching"] <= 1
+    with torch.no_grad():  # a decoder whose output is the same for all tells nothing
+        network.decoder.outward.weight.zero_()
+    other = task.evaluate(network, some)
+    assert other["carried_matching"] != found["carried_matching"]
+    assert other["view_matching"] == found["view_matching"]

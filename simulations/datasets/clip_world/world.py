@@ -112,6 +112,16 @@ class Clips(Generated):
         """What films the clips."""
         return Studio(self.side, self.frames, self.seed)
 
+    def other(
+        self, names: NDArray[np.uint64], words: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Another thing, often in the user's favourite colour, and what it does."""
+        what = integers(self.hash(words, 22), len(THINGS))
+        favourite = integers(self.hash(names, 20), len(COLOURS))
+        usual = uniform(self.hash(words, 23)) < 0.3
+        what = np.where(usual, what - what % len(COLOURS) + favourite, what)
+        return what, integers(self.hash(words, 24), len(ACTIONS))
+
     def _cast(
         self,
         names: NDArray[np.uint64],
@@ -125,7 +135,7 @@ class Clips(Generated):
         crowd = uniform(self.hash(names, 21))
         for k in range(most):
             words = self.hash(own, 30 + k)
-            what, act = self.lead(own, kind) if k == 0 else self._other(names, words)
+            what, act = self.lead(own, kind) if k == 0 else self.other(names, words)
             if k > 1:
                 here = here & (uniform(self.hash(words, 25)) < crowd)
             thing[:, k] = np.where(here, what, -1)
@@ -148,13 +158,3 @@ class Clips(Generated):
             scene=(np.arange(most) >= split[:, None]).astype(np.int64),
             cut=np.where(cutting, middle, self.frames),
         )
-
-    def _other(
-        self, names: NDArray[np.uint64], words: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Another thing, often in the user's favourite colour, and what it does."""
-        what = integers(self.hash(words, 22), len(THINGS))
-        favourite = integers(self.hash(names, 20), len(COLOURS))
-        usual = uniform(self.hash(words, 23)) < 0.3
-        what = np.where(usual, what - what % len(COLOURS) + favourite, what)
-        return what, integers(self.hash(words, 24), len(ACTIONS))

@@ -12,10 +12,13 @@ from simulations.datasets.clip_world.actions import ACTIONS
 from simulations.datasets.clip_world.captions import THINGS
 from simulations.datasets.clip_world.untrimmed import EVENTS, LongClips
 from simulations.datasets.clip_world.world import Clips
-from simulations.datasets.clips import MotionClips, PlainClips, Stills
+from simulations.datasets.clips import LitClips, MotionClips, PlainClips, Stills
 from simulations.datasets.shapes import RGB, SHAPES
 
-NAMES = ["clips", "clips-plain", "clips-appearance", "clips-motion", "clips-stills"]
+NAMES = [
+    *("clips", "clips-plain", "clips-appearance", "clips-motion", "clips-stills"),
+    "clips-lit",
+]
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +273,26 @@ def test_knobs_are_part_of_what_identifies_a_population():
         Clips(10, also=0.1).provenance.checksum
         != Clips(10, also=0.2).provenance.checksum
     )
+
+
+def test_in_a_coloured_light_moving_things_change_their_looks():
+    found = {}
+    for kind in (LitClips, PlainClips):
+        rows = kind(1000, classes_per_user=1).fetch(np.arange(300)).fields
+        shape, act = rows["thing"][:, 0] // 8, rows["doing"][:, 0].argmax(-1)
+        ends = rows["boxes"][:, [0, -1], 0]  # the first thing is in front of all others
+        solid = (shape != SHAPES.index("ring")) & (ends[..., 0] >= 0).all(1)
+        some = np.flatnonzero(solid & (act < 2))  # moves left or right
+        middle = (16 * (ends[some, :, :2] + ends[some, :, 2:])).astype(int)
+        pixel = rows["clip"][some[:, None], [0, -1], middle[..., 0], middle[..., 1]]
+        share = pixel / pixel.sum(-1, keepdims=True)
+        found[kind] = np.abs(share[:, 0] - share[:, 1]).max(-1)
+        assert len(some) > 10
+    assert np.median(found[PlainClips]) < 0.01
+    assert np.median(found[LitClips]) > 0.05
+
+
+def test_clips_in_a_coloured_light_have_one_stage_for_all_users():
+    clips = LitClips(1000, classes_per_user=1).fetch(np.arange(50)).fields["clip"]
+    empty = np.median(clips, axis=(0, 1)).astype(np.uint8)
+    assert (clips == empty).all(-1).mean() > 0.6
