@@ -154,7 +154,9 @@ def _runner(
     made = inline_runner(assembly, stage, backbone, own, EngineChoice())
     together = assembly.configuration.privacy.users_per_virtual_client or 1
     rows = -(-made.recipe.batch_size * recipe.batch_users // together)
-    once = replace(made.recipe, steps=1, batch_size=rows, head_steps=None)
+    once = replace(
+        made.recipe, steps=1, batch_size=rows, head_steps=None, head_init="fresh"
+    )
     return replace(made, recipe=once, task=_over_all_classes(made.task))
 
 

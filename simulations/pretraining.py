@@ -78,6 +78,7 @@ def pretrain(
     pretrained = load_pretrained(configuration.model.pretrained)
     backbone = make_backbone(assembly, 0, pretrained)
     folder = RunFolder.create(out)
+    (out / "checkpoints").rmdir()  # nothing is resumed; an empty folder is taken again
     for text in (NOT_PRIVATE, *assembly.dataset.provenance.notices):
         listener.notice(text)
     provenance = assembly.dataset.provenance
@@ -107,7 +108,6 @@ def pretrain(
     files = _write_tensors(folder, assembly, backbone, results)
     report = _report(assembly, recipe, results, (before, after), files)
     folder.write_json("report.json", report)
-    (folder.path / "checkpoints").rmdir()  # there is nothing to resume
     return report
 
 

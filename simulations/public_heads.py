@@ -53,7 +53,7 @@ def fitting_head(task: EmbeddingTask, found: Parameters, where: str) -> Paramete
 
     Raises:
         UserError: naming the first tensor that is missing, unknown, or of another
-            shape, with both shapes and the way out.
+            shape, with both shapes and the way out; or that is not finite.
     """
     shapes = lasting(task)
     left_out = {*head_shapes(task, task.num_classes)} - {*shapes}
@@ -64,6 +64,10 @@ def fitting_head(task: EmbeddingTask, found: Parameters, where: str) -> Paramete
             raise UserError(
                 f"{where} do not fit: {name} {has}, but the head of {task.name} "
                 f"{wanted}; {_WAY_OUT}."
+            )
+        if not bool(torch.isfinite(found[name]).all()):
+            raise UserError(
+                f"{where} are no numbers: {name} is not finite; {_WAY_OUT}."
             )
     return {name: found[name].to(torch.float32) for name in shapes}
 

@@ -120,4 +120,7 @@ def pretrain(
         print_json(report)
         return
     print(f"{NOT_PRIVATE} [{report['dataset']['source']} data]")
-    print(f"start from it: fedemb simulate --pretrained {folder} ...")
+    print(
+        f"start from it: fedemb simulate --model {model} --pretrained {folder} "
+        "--set local.head_init=public"
+    )

@@ -5,15 +5,17 @@ as in Xu et al. (2023), arXiv:2211.10844.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from torch import Tensor, nn
 
 from model_zoo.image.norms import ConvNorm, glorot_
 
 _EPS = 1e-3  # of the published GroupNorm layers
-# (expansion, filters, repeats, stride of the first)
-_ROWS = (
+Rows: TypeAlias = tuple[tuple[int, int, int, int], ...]
+"""(expansion, filters, repeats, stride of the first) of each group of blocks."""
+
+_ROWS: Rows = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
@@ -73,7 +75,7 @@ class MobileNetV2(nn.Module):
         embedding_dim: D.
         alpha: multiplies the filters of all but the last convolution.
         last_filters: of the last convolution.
-        num_blocks: blocks to keep.
+        rows: groups of blocks; see `Rows`.
         groups: of every GroupNorm.
     """
 
@@ -88,7 +90,7 @@ class MobileNetV2(nn.Module):
         *,
         alpha: float = 1.0,
         last_filters: int = 1280,
-        num_blocks: int = 17,
+        rows: Rows = _ROWS,
         groups: int = 2,
     ) -> None:
         super().__init__()
@@ -96,15 +98,14 @@ class MobileNetV2(nn.Module):
         stem = nn.Conv2d(image_shape[2], filters, 3, stride=2, padding=1, bias=False)
         self.stem = ConvNorm(stem, groups, _EPS, "relu6")
         blocks: list[nn.Module] = []
-        for expansion, row_filters, repeats, row_stride in _ROWS:
+        for expansion, row_filters, repeats, row_stride in rows:
             outputs = divisible(row_filters * alpha)
             for repeat in range(repeats):
                 stride = row_stride if repeat == 0 else 1
-                if len(blocks) < num_blocks:
-                    blocks.append(
-                        InvertedResidual(filters, outputs, expansion, stride, groups)
-                    )
-                    filters = outputs
+                blocks.append(
+                    InvertedResidual(filters, outputs, expansion, stride, groups)
+                )
+                filters = outputs
         self.blocks = nn.Sequential(*blocks)
         last = nn.Conv2d(filters, last_filters, 1, bias=False)
         self.last = ConvNorm(last, groups, _EPS, "relu6")
@@ -139,6 +140,6 @@ class SmallMobileNetV2(MobileNetV2):
             embedding_dim,
             alpha=alpha,
             last_filters=last_filters,
-            num_blocks=6,
+            rows=_ROWS[:3],
             groups=groups,
         )

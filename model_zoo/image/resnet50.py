@@ -58,12 +58,12 @@ class ResNet50(nn.Module):
 
     23,770,304 parameters for colour images and 128-d embeddings. `frozen-conv` is the
     published selection of 15,480,000: the convolutions of the second and third group
-    stand still.
+    stand still, whatever the number of groups.
 
     Args:
         image_shape: (H, W, C).
         embedding_dim: D.
-        blocks: bottlenecks in each of the four groups.
+        blocks: bottlenecks in each group; the width doubles from group to group.
         width: of the first group's bottlenecks.
         groups: of every GroupNorm.
         pooling: `average` over the whole map, or `avg32`: 3 x 3 windows of stride 2.
@@ -75,7 +75,7 @@ class ResNet50(nn.Module):
     """
 
     trainable_selections: ClassVar[Mapping[str, str]] = {
-        "frozen-conv": "stem.*,blocks.0.*,blocks.3.*,*.norm.*,embedding.*"
+        "frozen-conv": "stem.*,blocks.[!12].*,*.norm.*,embedding.*"
     }
 
     def __init__(
@@ -83,7 +83,7 @@ class ResNet50(nn.Module):
         image_shape: tuple[int, int, int] = (224, 224, 3),
         embedding_dim: int = 128,
         *,
-        blocks: tuple[int, int, int, int] = (3, 4, 6, 3),
+        blocks: tuple[int, ...] = (3, 4, 6, 3),
         width: int = 64,
         groups: int = 32,
         pooling: str = "average",
@@ -107,7 +107,8 @@ class ResNet50(nn.Module):
                 inputs = 4 * wide
             rows.append(nn.Sequential(*row))
         self.blocks = nn.Sequential(*rows)
-        self.embedding = linear(inputs * self._positions(image_shape), embedding_dim)
+        positions = self._positions(image_shape, 2 ** (len(blocks) + 1))
+        self.embedding = linear(inputs * positions, embedding_dim)
         self._initialise()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -133,15 +134,16 @@ class ResNet50(nn.Module):
         ]
         return self.kernel_l2 * torch.stack([w.square().sum() for w in weights]).sum()
 
-    def _positions(self, image_shape: tuple[int, int, int]) -> int:
-        """Positions that are left after pooling."""
+    def _positions(self, image_shape: tuple[int, int, int], stride: int) -> int:
+        """Positions that are left after pooling a map of one position per `stride`."""
         if self.pooling == "average":
             return 1
-        sides = [-(-side // 32) for side in image_shape[:2]]
+        sides = [-(-side // stride) for side in image_shape[:2]]
         if min(sides) < 3:
+            least = 2 * stride + 1
             raise UserError(
                 f"images of {image_shape[0]} x {image_shape[1]} are too small for "
-                "avg32 pooling, which needs 65 x 65; use average pooling."
+                f"avg32 pooling, which needs {least} x {least}; use average pooling."
             )
         return ((sides[0] - 3) // 2 + 1) * ((sides[1] - 3) // 2 + 1)
 

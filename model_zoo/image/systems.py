@@ -91,6 +91,16 @@ LENET = System(
 )
 
 _MOBILENET = "model_zoo.image.mobilenet_v2:MobileNetV2"
+# Expansion, filters, blocks and stride. Stacks of all 17 blocks fall back to one
+# embedding for all pictures in the first rounds; the fourth group has stride 1, so that
+# 4 x 4 positions are left of 32-pixel pictures.
+_MOBILENET_TINY = (
+    (1, 16, 1, 1),
+    (6, 24, 1, 2),
+    (6, 32, 1, 2),
+    (6, 64, 1, 1),
+    (6, 96, 1, 1),
+)
 _SMALL_MOBILENET = "model_zoo.image.mobilenet_v2:SmallMobileNetV2"
 _MOBILENET_PAPER = (
     f"{_DP_FEDEMB}; MobileNetV2 by Sandler et al. (2018), arXiv:1801.04381"
@@ -128,7 +138,7 @@ MOBILENET_V2 = System(
     paper=_MOBILENET_PAPER,
     user="the photographer of landmarks, or the observer of species",
     stages=_STAGES,
-    default_dataset="openclipart",
+    default_dataset="observations",
     default_configuration="paper",
     configurations={
         "paper": _size(
@@ -138,13 +148,18 @@ MOBILENET_V2 = System(
             1203,
         ),
         "tiny": _size(
-            "a quarter of the filters, last convolution of 160, 32-d",
+            "half the filters, the first block of each of five groups, last "
+            "convolution of 160, 32-d",
             ImageStages(
                 backbone=_MOBILENET,
                 embedding_dim=32,
-                arguments={"alpha": 0.25, "last_filters": 160},
+                arguments={
+                    "alpha": 0.5,
+                    "last_filters": 160,
+                    "rows": _MOBILENET_TINY,
+                },
             ),
-            (64, 64, 3),
+            (32, 32, 3),
             1203,
         ),
     },
@@ -157,7 +172,7 @@ RESNET50 = System(
     paper=f"{_DP_FEDEMB}; ResNet by He et al. (2016), arXiv:1512.03385",
     user="a person whose pictures show one identity or several",
     stages=_STAGES,
-    default_dataset="openclipart",
+    default_dataset="observations",
     default_configuration="paper",
     configurations={
         "paper": _size(
@@ -180,13 +195,13 @@ RESNET50 = System(
             9047,
         ),
         "tiny": _size(
-            "1-1-1-1 bottlenecks of width 16, GroupNorm with 8 groups, 32-d",
+            "1-1-1 bottlenecks of width 8, GroupNorm with 4 groups, 32-d",
             ImageStages(
                 backbone=_RESNET,
                 embedding_dim=32,
-                arguments={"blocks": (1, 1, 1, 1), "width": 16, "groups": 8},
+                arguments={"blocks": (1, 1, 1), "width": 8, "groups": 4},
             ),
-            (64, 64, 3),
+            (32, 32, 3),
             9047,
         ),
     },

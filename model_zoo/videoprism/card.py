@@ -141,7 +141,8 @@ VIDEOPRISM = System(
         "tiny": Configuration(
             note="both stages and alignment; 4 frames of 16 tokens, width 32; the "
             "spatial half starts from public eyes for still pictures, a stand-in for "
-            "CoCa, and is trained in the second stage alone",
+            "CoCa, and is trained in the second stage alone; its decoders have seen "
+            "public clips",
             build=_TINY,
             data=_CLIP,
             public=_PUBLIC,

@@ -1,6 +1,7 @@
 """`fedemb pretrain`, and private runs that start from what it leaves."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,16 @@ def test_heads_of_other_classes_are_refused(
     assert "has a row for each class, and its classes are others" in err
 
 
+def test_a_broken_file_of_heads_is_named(
+    here: Here, learned: Path, tmp_path: Path
+) -> None:
+    (learned / HEAD).write_bytes(b"no tensors")
+    run = ("simulate", *DATA, *LINEAR, "--pretrained", learned, "--out", tmp_path / "x")
+    code, _, err = here(*run, "--set", "local.head_init=public")
+    assert code == 2
+    assert f"the public heads {learned / HEAD} cannot be read" in err
+
+
 def test_every_stage_has_a_head_of_its_own(here: Here, tmp_path: Path) -> None:
     folder = tmp_path / "public"
     code, out, err = here(
@@ -227,10 +238,21 @@ def test_data_that_are_not_generated_have_to_be_named(
     here: Here, tmp_path: Path
 ) -> None:
     out = tmp_path / "x"
-    code, _, err = here("pretrain", "--model", "resnet50:tiny", "--out", out)
+    code, _, err = here("pretrain", "--model", "mobilenet_small:tiny", "--out", out)
     assert code == 2
     assert "say that they are public by naming them: --dataset openclipart" in err
     assert not out.exists()
+
+
+def test_a_training_that_failed_leaves_a_folder_that_can_be_used(
+    here: Here, tmp_path: Path
+) -> None:
+    folder = tmp_path / "x"
+    asked = ("pretrain", *DATA, *LINEAR, *PUBLIC, "--out", folder)
+    code, _, err = here(*asked, "--learning-rate", "1e30")
+    assert code == 2
+    assert re.search(r"the loss of step \d+ in stage 'embedding' is \w+; use a", err)
+    assert here(*asked)[0] == 0
 
 
 def test_no_folder_is_overwritten(here: Here, learned: Path) -> None:

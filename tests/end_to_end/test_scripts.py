@@ -19,6 +19,7 @@ MISTAKES = [
     ("pretrain_vld", "--steps 10", "10 must be a whole number, 11 at least"),
     ("align_univrd", "--batch 2", "2 must be a whole number, 3 at least"),
     ("train_imagen3_public", "--out f --users 0", "0 must be a whole number, 8 at"),
+    ("train_videoprism_decoders", "--out f --users 0", "whole number, 16 at least"),
     ("ablations", "cv_mim --rounds 0", "0 must be a whole number, 1 at least"),
     ("ablations", "nothing", "nothing has no switches here; there are "),
     ("learning", "lenet --users 0", "0 must be a whole number, 1 at least"),

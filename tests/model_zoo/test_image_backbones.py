@@ -87,6 +87,22 @@ def test_frozen_convolutions_leave_the_published_number_to_train(make, size):
     assert FlatLayout.of(on_meta(make), "frozen-conv").size == size
 
 
+def test_frozen_convolutions_of_three_groups_are_those_of_the_last_two():
+    small = on_meta(ResNet50, (32, 32, 3), 8, blocks=(1, 1, 1), width=8, groups=4)
+    names = FlatLayout.of(small, "frozen-conv").names
+    kernels = {n.split(".layers")[0] for n in names if n.endswith("conv.weight")}
+    assert {n.split(".shortcut")[0] for n in kernels} == {
+        "stem.conv.weight",
+        "blocks.0.0",
+    }
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+def test_what_trains_from_scratch_on_a_laptop_is_small(name):
+    tiny = registry.describe(name)["configurations"]["tiny"]
+    assert 30_000 < tiny["backbone_parameters"] < 100_000
+
+
 def test_lenet_layers_have_the_published_sizes():
     lenet = on_meta(LeNet)
     layers = (lenet.conv1, lenet.conv2, lenet.embedding)
@@ -116,9 +132,12 @@ def test_images_of_any_size_and_number_of_channels_are_embedded(name, shape):
     assert out.shape == (2, stage.task.embedding_dim)
 
 
-@pytest.mark.parametrize("side", [65, 96, 224])
-def test_avg32_pooling_fits_its_embedding(side):
-    backbone = on_meta(ResNet50, (side, side, 3), 8, pooling="avg32")
+@pytest.mark.parametrize(
+    ("side", "blocks"),
+    [(65, (3, 4, 6, 3)), (96, (3, 4, 6, 3)), (224, (3, 4, 6, 3)), (33, (1, 1, 1))],
+)
+def test_avg32_pooling_fits_its_embedding(side, blocks):
+    backbone = on_meta(ResNet50, (side, side, 3), 8, blocks=blocks, pooling="avg32")
     images = torch.zeros(1, 3, side, side, device="meta")
     assert backbone(images).shape == (1, 8)
 

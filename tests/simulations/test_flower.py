@@ -1,7 +1,7 @@
 """Promises of the Flower runner: simulated, over a SuperLink, and when things fail."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -193,6 +193,15 @@ class TestMessages:
         assert got.lattice.clip_norm == 0.1
         np.testing.assert_array_equal(got.cohort.users, cohort.users)
         assert got.specification.digest == sent.specification.digest
+
+    def test_a_worker_builds_the_public_head_of_the_request(self):
+        theta, cohort, lattice, t = a_round()
+        head = {"weight": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)}
+        described = replace(specification(), head=head)
+        got = Request.decode(Request(theta, cohort, 0.1, t, described).encode())
+        assert got.specification.digest == described.digest != specification().digest
+        built = got.specification.build().public_head["weight"]
+        np.testing.assert_array_equal(built, head["weight"])
 
     def test_answers_that_cannot_be_are_refused(self):
         theta, cohort, lattice, t = a_round()

@@ -99,6 +99,7 @@ def test_heads_that_do_not_fit_are_refused_by_name_and_shape():
     made = assembly()
     (stage,) = made.stages
     for found, said in (
+        ({"weight": stage.public_head()["weight"] / 0}, "weight is not finite"),
         ({"weight": torch.zeros(3, 64)}, r"weight is \(3, 64\), but the head .* has"),
         ({}, "weight is missing"),
         ({**stage.public_head(), "gain": torch.ones(1)}, r"gain is \(1,\).* has none"),
