@@ -139,7 +139,7 @@ MOBILENET_V2 = System(
     user="the photographer of landmarks, or the observer of species",
     stages=_STAGES,
     default_dataset="observations",
-    default_configuration="paper",
+    default_configuration="tiny",
     configurations={
         "paper": _size(
             "as published for iNaturalist: 17 blocks, GroupNorm with 2 groups, 128-d",
@@ -173,7 +173,7 @@ RESNET50 = System(
     user="a person whose pictures show one identity or several",
     stages=_STAGES,
     default_dataset="observations",
-    default_configuration="paper",
+    default_configuration="tiny",
     configurations={
         "paper": _size(
             "3-4-6-3 bottlenecks, GroupNorm with 32 groups, average pooling, 128-d",
@@ -216,7 +216,7 @@ EFFICIENTNET_LITE0 = System(
     user="a person who owns colour pictures",
     stages=_STAGES,
     default_dataset="observations",
-    default_configuration="paper",
+    default_configuration="tiny",
     configurations={
         "paper": _size(
             "ImageNet weights, frozen, with a new 128-d projection to train",
