@@ -161,8 +161,7 @@ def check_cohort(
         raise ValueError(
             f"users_per_round={m:.15g} must be more than 0 and at most the population "
             f"of {population}, of whom each is in a round once at most; give "
-            f"--users-per-round {population} or less (where none is given, a recipe's "
-            "counts), or bring more users."
+            f"--users-per-round {population} or less, or bring more users."
         )
     _validate.whole_at_least("users_per_virtual_client", u, 1)
     if u > m:

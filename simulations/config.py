@@ -106,6 +106,8 @@ class PrivacyConfig:
             is six standard deviations above the expected number.
         users_per_round: expected users in a round; None is a quarter of the users of
             the data, and 2,048 at most.
+        preferred_users_per_round: what a recipe of the package was tuned with; taken
+            for `users_per_round` where that is None and there are as many users.
         users_per_virtual_client: users that are clipped together; None is 1, where
             every update counts in the mean and sensitivity is C, or follows from
             `users_meeting`.
@@ -130,6 +132,7 @@ class PrivacyConfig:
     rounds_per_period: int | None = None
     truncated_users_per_round: int | None = None
     users_per_round: float | None = None
+    preferred_users_per_round: float | None = None
     users_per_virtual_client: int | None = None
     users_meeting: int = 1
     clip_norm: float = 1.0

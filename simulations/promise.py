@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from accounting import (
     SampledGaussian,
@@ -113,6 +114,8 @@ def completed(configuration: Configuration, num_users: int) -> Configuration:
     cohort = privacy.users_per_round
     if cohort is None and name is Sampler.FULL_PARTICIPATION:
         cohort = float(num_users)
+    if cohort is None and (privacy.preferred_users_per_round or inf) <= num_users:
+        cohort = privacy.preferred_users_per_round
     if cohort is None:
         most = _LARGEST_DEFAULT_COHORT if u or meeting == 1 else 3 * meeting
         wanted = min(most, max(num_users // 4, 1))

@@ -17,6 +17,7 @@ from simulations.assembly import (
 )
 from simulations.layers import recipe_names
 from simulations.outcome import stages_of
+from simulations.promise import completed
 
 
 def rules(users, **privacy):
@@ -178,3 +179,38 @@ def test_a_run_too_short_for_a_stage_says_so_and_how_long_is_enough():
 def test_a_rate_scale_must_be_positive_and_finite(scale):
     with pytest.raises(UserError, match="learning_rate_scale"):
         Stage("first", two_stages(1.0).stages[0].task, learning_rate_scale=scale)
+
+
+def test_a_recipes_users_a_round_are_taken_where_there_are_as_many():
+    """And what a person asks for is taken, or refused, as it is."""
+    tiny = {"model": {"name": "mobilenet_v2:tiny"}, "data": {"users": 4_000}}
+
+    def cohort(users, *more):
+        some = {"data": {"users": users}}
+        found = layered("observations", "mobilenet_v2", None, tiny, some, *more)
+        return completed(found, users).privacy.users_per_round
+
+    assert cohort(4_000) == 2_048
+    assert cohort(60) == 15
+    assert cohort(60, {"privacy": {"users_per_round": 20.0}}) == 20
+    with pytest.raises(UserError, match="70"):
+        make_promise(
+            layered(
+                "observations", None, None, tiny, {"privacy": {"users_per_round": 70.0}}
+            ),
+            60,
+        )
+
+
+def test_a_recipe_of_ones_own_is_taken_at_its_word(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[privacy]\nusers_per_round = 70\n")
+    found = layered("observations", None, str(path))
+    assert found.privacy.users_per_round == 70
+    assert layered("observations", None, "g_vilm").privacy.users_per_round is None
+
+
+def test_everybody_takes_part_whatever_a_recipe_prefers():
+    everybody = {"privacy": {"sampler": "full-participation"}}
+    found = layered("synthetic", "g_vilm", None, everybody)
+    assert completed(found, 300).privacy.users_per_round == 300
