@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedemb.protocols import Batch
+from fedemb.protocols import Batch, EmbeddingTask
 
 NEVER = -1e9
 """A logit that cannot win; finite, so that neither gradients nor sums become NaN."""
@@ -114,6 +114,13 @@ class ClassMeansHead(nn.Module):
         if views.shape[1] == 1:
             counted = torch.where(alone[..., 0], 0.0, counted)
         return weighted_mean(_cross_entropy(logits, per_view(label, views)), counted)
+
+
+def head_shapes(task: EmbeddingTask, capacity: int) -> dict[str, torch.Size]:
+    """Names and shapes of the parameters of a task's head for so many classes."""
+    with torch.device("meta"):
+        head = task.make_head(capacity)
+    return {name: value.shape for name, value in head.named_parameters()}
 
 
 def unit_rows(values: Tensor) -> Tensor:

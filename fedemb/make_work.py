@@ -51,20 +51,18 @@ def make_work(
         for name, values in task.prepare(examples, seeds).items()
     }
     template = task.make_head(capacity)
+    constants = public_head or {}
+    if recipe.head_init == "fresh":
+        constants, head_seeds = {}, seeds
+    else:
+        head_seeds = np.full_like(seeds, _PUBLIC_SEED)
     return Work(
         batch=batch,
         rows=torch.from_numpy(rows),
         classes=torch.from_numpy(classes),
         capacity=capacity,
         head=template,
-        heads=_fresh_heads(
-            task,
-            template,
-            classes,
-            seeds if recipe.head_init == "fresh" else np.full_like(seeds, _PUBLIC_SEED),
-            dtype,
-            {} if recipe.head_init == "fresh" else (public_head or {}),
-        ),
+        heads=_fresh_heads(task, template, classes, head_seeds, dtype, constants),
     )
 
 

@@ -5,6 +5,7 @@ that knows how it maps to a module. Parameters are named, never counted off by p
 and buffers are never part of it.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -83,6 +84,23 @@ class FlatLayout:
         with torch.no_grad():
             for name, value in self.unflatten(vector).items():
                 own[name].copy_(value)
+
+
+def digest_of(values: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values: another checkpoint has another.
+
+    Example:
+        >>> one = {"weight": torch.ones(2)}
+        >>> digest_of(one) == digest_of({"weight": torch.zeros(2)})
+        False
+    """
+    hashed = hashlib.sha256()
+    for name in sorted(values):
+        array = values[name].detach().cpu().contiguous()
+        kind = str(array.dtype).removeprefix("torch.")
+        hashed.update(f"{name} {kind} {tuple(array.shape)} ".encode())
+        hashed.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def refuse_batch_statistics(module: nn.Module) -> None:

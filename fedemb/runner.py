@@ -28,6 +28,7 @@ from fedemb.engines.serial import serial_deltas
 from fedemb.engines.shared import shared_deltas
 from fedemb.engines.vectorized import vectorized_deltas
 from fedemb.errors import UserError
+from fedemb.heads import head_shapes
 from fedemb.local import LocalModel, LocalTraining
 from fedemb.make_work import make_work
 from fedemb.parameters import FlatLayout
@@ -251,14 +252,11 @@ class InlineRunner:
             return train(model, self.layout, theta, work, recipe)
         fitted = fit_heads(model, self.layout, theta, work, recipe)
         here = {name: values.cpu() for name, values in fitted.items()}
-        for client, user in enumerate(work.users):
-            classes = int(work.classes[client])
-            own = (
-                work.head if classes == work.capacity else self.task.make_head(classes)
-            )
-            shapes = {name: values.shape for name, values in own.named_parameters()}
+        classes = work.classes.tolist()
+        shapes = {k: head_shapes(self.task, k) for k in set(classes)}
+        for client, (user, k) in enumerate(zip(work.users, classes, strict=True)):
             values = {name: values[client] for name, values in here.items()}
-            self.kept_heads.put(user, of_shape(values, shapes))
+            self.kept_heads.put(user, of_shape(values, shapes[k]))
         left = replace(recipe, head_steps=0, head_init="public")
         return train(
             model, self.layout, theta, work.with_fitted(fitted, recipe.head_steps), left

@@ -148,11 +148,11 @@ def layered(
         dataset = registry.get(asked).default_dataset
     base = (dataset or "").partition(":")[0]
     names = [base if base in recipe_names() else "own-data", asked]
-    recipes = [_ours(n) for n in dict.fromkeys(names) if n in recipe_names()]
+    recipes = [recipe(n) for n in dict.fromkeys(names) if n in recipe_names()]
     if dataset:
         recipes = [_understood(layer, dataset) for layer in recipes]
     if named_recipe:
-        recipes.append(_ours(named_recipe))
+        recipes.append(recipe(named_recipe))
     silent = [layer.pop("without_noise", {}) for layer in recipes][-1]
     named: list[Mapping[str, Mapping[str, Any]]] = []
     if dataset:
@@ -165,22 +165,6 @@ def layered(
     own_file = named_recipe is not None and named_recipe not in recipe_names()
     written = [*overrides, *([recipes[-1], silent] if own_file else [])]
     return located(_usable(found, written))
-
-
-def _ours(name: str) -> dict[str, dict[str, Any]]:
-    """A recipe; one of the package only prefers its number of users a round.
-
-    It was tuned with the default data of a system or data set. Other data may have
-    fewer users than that, which is no mistake of whoever brings them.
-    """
-    found = recipe(name)
-    if name not in recipe_names():
-        return found
-    tables = (found, found.get("without_noise", {}))
-    for privacy in (table.get("privacy", {}) for table in tables):
-        if "users_per_round" in privacy:
-            privacy["preferred_users_per_round"] = privacy.pop("users_per_round")
-    return found
 
 
 def _usable(

@@ -22,7 +22,7 @@ from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.work import Work
 from simulations.assembly import Assembly, client_key, inline_runner
-from simulations.public_heads import of_classes
+from simulations.public_heads import lasting, of_classes
 
 _DECAY = 1e-4
 _WARM = 0.1  # of the steps, at the beginning; afterwards the rate falls to zero
@@ -180,11 +180,9 @@ def _head(
     template = task.make_head(task.num_classes)
     generator = torch.Generator().manual_seed(seed)
     values = task.fresh_head(template, task.num_classes, generator)
-    own = of_classes(task) if task.label_space == "client" else set()
     return {
-        name: nn.Parameter(value.detach().clone().to(device, torch.float32))
-        for name, value in values.items()
-        if name not in own
+        name: nn.Parameter(values[name].detach().clone().to(device, torch.float32))
+        for name in lasting(task)
     }
 
 

@@ -106,8 +106,9 @@ class PrivacyConfig:
             is six standard deviations above the expected number.
         users_per_round: expected users in a round; None is a quarter of the users of
             the data, and 2,048 at most.
-        preferred_users_per_round: what a recipe of the package was tuned with; taken
-            for `users_per_round` where that is None and there are as many users.
+        preferred_users_per_round: what a recipe was tuned with on its default data;
+            taken for `users_per_round` where that is None and there are as many users.
+            Other data may have fewer, which is no mistake of whoever brings them.
         users_per_virtual_client: users that are clipped together; None is 1, where
             every update counts in the mean and sensitivity is C, or follows from
             `users_meeting`.

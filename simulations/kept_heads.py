@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -74,14 +74,15 @@ def kept_heads(
     if configuration.local.head_init != "persistent":
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="fedemb-") as aside:
-        path = folder.heads(stage) if folder else Path(aside) / "heads.sqlite"
-        heads = PersistentHeads(path)
-        try:
-            heads.begin_at(round_index)
-            yield heads
-        finally:
-            heads.close()
+    with ExitStack() as stack:
+        if folder is None:
+            aside = stack.enter_context(tempfile.TemporaryDirectory(prefix="fedemb-"))
+            path = Path(aside) / "heads.sqlite"
+        else:
+            path = folder.heads(stage)
+        heads = stack.enter_context(closing(PersistentHeads(path)))
+        heads.begin_at(round_index)
+        yield heads
 
 
 def settling(save: Save, heads: PersistentHeads | None) -> Save:

@@ -105,8 +105,9 @@ def pretrain(
         )
     after = evaluate(assembly, len(assembly.stages) - 1, backbone)
     listener.fact("after", _shown(assembly, after))
-    files = _write_tensors(folder, assembly, backbone, results)
-    report = _report(assembly, recipe, results, (before, after), files)
+    heads = [public_part(assembly, n, found) for n, found in enumerate(results)]
+    files = _write_tensors(folder, assembly, backbone, heads)
+    report = _report(assembly, recipe, results, heads, (before, after), files)
     folder.write_json("report.json", report)
     return report
 
@@ -147,7 +148,7 @@ def _shown(assembly: Assembly, metrics: dict[str, float]) -> str:
 
 
 def _write_tensors(
-    folder: RunFolder, assembly: Assembly, backbone: nn.Module, results: list[Trained]
+    folder: RunFolder, assembly: Assembly, backbone: nn.Module, heads: list[Parameters]
 ) -> dict[str, str]:
     """Write everything but the report; the SHA-256 of both files of tensors."""
     configuration, provenance = assembly.configuration, assembly.dataset.provenance
@@ -157,16 +158,13 @@ def _write_tensors(
         "dataset": f"{provenance.name} {provenance.checksum}".strip(),
     }
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
-    heads = {
-        stage.name: public_part(assembly, number, results[number])
-        for number, stage in enumerate(assembly.stages)
-    }
+    by_stage = dict(zip((s.name for s in assembly.stages), heads, strict=True))
     content = {
         folder.backbone.name: save(
             state,
             {"format": "pt", "configuration": configuration.to_toml(), **about},
         ),
-        HEADS: heads_file(heads, assembly.dataset.class_names, about),
+        HEADS: heads_file(by_stage, assembly.dataset.class_names, about),
     }
     for name, data in content.items():
         write_atomically(folder.path / name, data)
@@ -180,15 +178,15 @@ def _report(
     assembly: Assembly,
     recipe: CentralTraining,
     results: list[Trained],
+    heads: list[Parameters],
     metrics: tuple[dict[str, float], dict[str, float]],
     files: dict[str, str],
 ) -> dict[str, Any]:
     dataset, provenance = assembly.dataset, assembly.dataset.provenance
     stages = []
-    for number, (stage, steps, found) in enumerate(
-        zip(assembly.stages, assembly.rounds(), results, strict=True)
+    for number, (stage, steps, found, kept) in enumerate(
+        zip(assembly.stages, assembly.rounds(), results, heads, strict=True)
     ):
-        kept = public_part(assembly, number, found)
         stages.append(
             {
                 "name": stage.name,

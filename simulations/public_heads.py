@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedemb.errors import UserError
+from fedemb.heads import head_shapes
 from fedemb.protocols import EmbeddingTask, Parameters
 
 HEADS = "head.safetensors"
@@ -22,13 +23,6 @@ _WAY_OUT = (
     "use the system, sizes and examples they were trained with, pre-train others with "
     "fedemb pretrain, or let every client draw its own: --set local.head_init=fresh"
 )
-
-
-def head_shapes(task: EmbeddingTask, capacity: int) -> dict[str, torch.Size]:
-    """Names and shapes of the parameters of a task's head for so many classes."""
-    with torch.device("meta"):
-        head = task.make_head(capacity)
-    return {name: value.shape for name, value in head.named_parameters()}
 
 
 def of_classes(task: EmbeddingTask) -> set[str]:
@@ -136,16 +130,6 @@ def read_head(
             f"and its classes are others than those of these data; {_WAY_OUT}."
         )
     return fitting
-
-
-def digest_of(values: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values."""
-    hashed = hashlib.sha256()
-    for name in sorted(values):
-        array = values[name].detach().cpu().contiguous()
-        hashed.update(f"{name} {array.dtype} {tuple(array.shape)} ".encode())
-        hashed.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return hashed.hexdigest()
 
 
 def _digest_of_names(names: Sequence[str]) -> str:

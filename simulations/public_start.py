@@ -12,9 +12,10 @@ from pathlib import Path
 from torch import Tensor
 
 from fedemb.errors import UserError
+from fedemb.parameters import digest_of
 from fedemb.protocols import Parameters
 from simulations.assembly import Assembly
-from simulations.public_heads import digest_of, fitting_head, read_head
+from simulations.public_heads import fitting_head, read_head
 
 _SHOWN = 16  # digits of a digest in sentences
 
@@ -59,11 +60,11 @@ def public_start(assembly: Assembly) -> PublicStart:
         found, where = _head(assembly, number)
         heads.append(found)
         if found:
-            digests[f"heads of {stage.name}"] = digest_of(found)
+            digest = digests[f"heads of {stage.name}"] = digest_of(found)
             described.append(
                 f"{where}: every client's head in the stage {stage.name!r} starts from "
                 "these constants, which depend on nobody's private data; SHA-256 "
-                f"{digest_of(found)[:_SHOWN]}"
+                f"{digest[:_SHOWN]}"
             )
     return PublicStart(backbone, tuple(heads), digests, tuple(described))
 

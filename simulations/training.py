@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -338,11 +338,8 @@ def _saving(path: Path | None) -> Iterator[Save]:
     if path is None:
         yield _commit_at_once
         return
-    saver = Checkpointer(path)
-    try:
+    with closing(Checkpointer(path)) as saver:
         yield saver
-    finally:
-        saver.close()
 
 
 def _commit_at_once(state: ServerState, commit: Callable[[], None]) -> None:

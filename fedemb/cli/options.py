@@ -16,10 +16,11 @@ Dataset = Annotated[
         "own, or openclipart."
     ),
 ]
-Model = Annotated[
-    Text,
-    typer.Option(help="System of the zoo: NAME, NAME:CONFIGURATION, or FILE.py:NAME."),
-]
+_SYSTEM = typer.Option(
+    help="System of the zoo: NAME, NAME:CONFIGURATION, or FILE.py:NAME."
+)
+Model = Annotated[Text, _SYSTEM]
+RequiredModel = Annotated[str, _SYSTEM]
 Pretrained = Annotated[
     Text,
     typer.Option(
@@ -63,6 +64,12 @@ RequireReal = Annotated[
 ReportAsJson = Annotated[
     bool, typer.Option("--json", help="Print report.json on standard output.")
 ]
+
+DATA = (
+    *("users", "root", "amplify", "image_size", "frames", "user_column"),
+    *("label_column", "image_column", "skip_bad", "require_real"),
+)
+"""Options that are keys of the section `data`."""
 
 
 def chosen(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fedemb.cli.options import (
+    DATA,
     Amplify,
     Dataset,
     Frames,
@@ -15,6 +16,7 @@ from fedemb.cli.options import (
     Pretrained,
     Recipe,
     ReportAsJson,
+    RequiredModel,
     RequireReal,
     Root,
     Settings,
@@ -32,12 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def pretrain(
-    model: Annotated[
-        str,
-        typer.Option(
-            help="System of the zoo: NAME, NAME:CONFIGURATION, or FILE.py:NAME."
-        ),
-    ],
+    model: RequiredModel,
     dataset: Dataset = None,
     steps: Annotated[int, typer.Option(help="Steps of all stages together.")] = 500,
     batch_users: Annotated[
@@ -76,6 +73,7 @@ def pretrain(
 
     Example: fedemb pretrain --model videoprism --steps 300 --out public
     """
+    options = locals()
     from fedemb.cli.console import ConsoleListener, counting, print_json
     from fedemb.cli.runs import new_folder
     from simulations.assembly import layered
@@ -90,16 +88,7 @@ def pretrain(
     given: dict[str, dict[str, Any]] = {
         "data": {
             "seed": PUBLIC_SEED if dataset is None else None,
-            "users": users,
-            "root": root,
-            "amplify": amplify,
-            "image_size": image_size,
-            "frames": frames,
-            "user_column": user_column,
-            "label_column": label_column,
-            "image_column": image_column,
-            "skip_bad": skip_bad,
-            "require_real": require_real,
+            **{name: options[name] for name in DATA},
         },
         "model": {"pretrained": pretrained, "trainable": trainable},
         "privacy": {"noise_multiplier": 0.0},

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fedemb.cli.options import (
+    DATA,
     Amplify,
     Dataset,
     Frames,
@@ -137,23 +138,13 @@ def simulate(
 
     Example: fedemb simulate --dataset inaturalist --epsilon 2
     """
+    options = locals()
     from fedemb.cli.console import ConsoleListener, print_json
     from simulations.assembly import layered
     from simulations.layers import parse_setting
 
     given: dict[str, dict[str, Any]] = {
-        "data": {
-            "users": users,
-            "root": root,
-            "amplify": amplify,
-            "image_size": image_size,
-            "frames": frames,
-            "user_column": user_column,
-            "label_column": label_column,
-            "image_column": image_column,
-            "skip_bad": skip_bad,
-            "require_real": require_real,
-        },
+        "data": {name: options[name] for name in DATA},
         "model": {"pretrained": pretrained, "trainable": trainable},
         "privacy": {
             "epsilon": epsilon,

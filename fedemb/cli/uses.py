@@ -174,23 +174,25 @@ def embed(
     if not files and not text:
         raise UserError("embed wants files, or --text; see fedemb embed --help.")
     trained = TrainedRun.open(run)
-    names, found = list(text or []), []
+    told: list[tuple[str, str]] = []
+    found = []
     if files:
-        of_files, values = trained.embed_files(files)
-        names, found = of_files + names, [values]
+        names, values = trained.embed_files(files)
+        told += [("file", name) for name in names]
+        found.append(values)
     if text:
+        told += [("text", words) for words in text]
         found.append(trained.embed_texts(text))
     embeddings = np.concatenate(found)
     if out is not None:
-        np.savez(out, embeddings=embeddings, files=np.array(names))
+        np.savez(out, embeddings=embeddings, files=[name for _, name in told])
         print(f"{len(embeddings)} embeddings of {embeddings.shape[1]} numbers in {out}")
         return
     import json
 
-    kinds = ["file"] * (len(names) - len(text or [])) + ["text"] * len(text or [])
     rows = [
         {kind: name, "embedding": [round(float(x), 6) for x in row]}
-        for kind, name, row in zip(kinds, names, embeddings, strict=True)
+        for (kind, name), row in zip(told, embeddings, strict=True)
     ]
     if json_:
         print(json.dumps({"embeddings": rows}))

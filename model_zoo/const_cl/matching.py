@@ -96,12 +96,7 @@ def carried_over(
     for start in range(0, len(clips), _BLOCK):
         rows = slice(start, start + _BLOCK)
         with torch.inference_mode():
-            maps = [
-                F.normalize(
-                    network.maps(clip_pixels(clips[rows, end]).to(device)).local
-                )
-                for end in ends
-            ]
+            maps = [_local_maps(network, clips[rows, end]) for end in ends]
             places = [
                 torch.from_numpy(boxes[rows, end][:, frames // 2].astype(np.float32))
                 for end in ends

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import OWNER, Examples
-from fedemb.devices import device_of
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, Features
 from model_zoo.constant_head import ConstantHead
@@ -30,6 +29,7 @@ from model_zoo.text.nouns import noun_prompts
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.video.contrastive import contrastive_loss
 from model_zoo.video.encoder import clip_pixels
+from model_zoo.video.retrieval import embedded_texts
 
 Steps = tuple[float, float, float]
 
@@ -152,10 +152,8 @@ class GVilmTask(ConstantHead):
         self, backbone: nn.Module, texts: Sequence[str] | NDArray[np.str_]
     ) -> Tensor:
         """Unit-length embeddings `[n, S]` of texts, in the space of clips."""
-        ids = torch.from_numpy(encode(shipped(self.vocab_size), texts, self.length))
-        with torch.inference_mode():
-            ids = ids.to(device_of(backbone))
-            return cast(DualEncoder, backbone).read(ids).float().cpu()
+        ids = encode(shipped(self.vocab_size), texts, self.length)
+        return embedded_texts(backbone, torch.from_numpy(ids))
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Retrieval, grouping, grounding and identity metrics of held-out clips."""

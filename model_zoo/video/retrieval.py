@@ -2,14 +2,32 @@
 
 from collections.abc import Sequence
 from math import nan
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+
+from fedemb.devices import device_of
 
 GALLERY = 256
 """Clips of different captions that are looked for among each other."""
+
+
+class Reader(Protocol):
+    """A network that embeds texts."""
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Unit-length embeddings `[n, D]` of ids `[n, L]`."""
+        ...
+
+
+def embedded_texts(network: nn.Module, ids: Tensor) -> Tensor:
+    """What a network, a `Reader`, makes of texts `[n, L]`: `[n, D]` on the host."""
+    with torch.inference_mode():
+        reader = cast(Reader, network)
+        return reader.read(ids.to(device_of(network))).float().cpu()
 
 
 def paired_ranks(queries: Tensor, gallery: Tensor, block: int = 1024) -> Tensor:

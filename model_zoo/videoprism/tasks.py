@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
-from fedemb.devices import device_of
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, Features, Parameters
 from model_zoo.constant_head import ConstantHead, Temperature, check_temperature
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.text.words import canonical
 from model_zoo.video.contrastive import contrastive_loss
+from model_zoo.video.retrieval import embedded_texts
 from model_zoo.videoprism import masks
 from model_zoo.videoprism.decoders import Decoders, DecoderShape, fresh_decoders
 from model_zoo.videoprism.evaluation import evaluate
@@ -77,9 +77,7 @@ class VideoPrismTask:
         self, backbone: nn.Module, texts: Sequence[str] | NDArray[np.str_]
     ) -> Tensor:
         """Unit-length embeddings `[n, D]` of texts, in the space of clips."""
-        with torch.inference_mode():
-            ids = self.ids(texts).to(device_of(backbone))
-            return cast(VideoText, backbone).read(ids).float().cpu()
+        return embedded_texts(backbone, self.ids(texts))
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Zero-shot retrieval and classification, frozen probes, identity metrics."""

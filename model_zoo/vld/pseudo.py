@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fedemb.devices import device_of
 from fedemb.errors import UserError
+from fedemb.parameters import digest_of
 from model_zoo.text.tokenizer import BytePair, decode, encode, shipped
 from model_zoo.video.encoder import clip_pixels
 from model_zoo.vld.generation import Sampler
@@ -50,12 +51,7 @@ class PseudoCaptions:
 
 def model_hash(model: nn.Module) -> str:
     """A digest of all weights, by name: another checkpoint has another."""
-    hashed = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        array = value.detach().cpu().contiguous().numpy()
-        hashed.update(f"{name} {array.dtype} {array.shape} ".encode())
-        hashed.update(array.tobytes())
-    return hashed.hexdigest()[:32]
+    return digest_of(model.state_dict())[:32]
 
 
 def captioner_of(backbone: nn.Module) -> Captioner:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.data import Examples
-from fedemb.devices import device_of
 from fedemb.errors import UserError
 from fedemb.protocols import Batch, Features
 from model_zoo.constant_head import ConstantHead, Temperature, check_temperature
 from model_zoo.text.tokenizer import encode, shipped
 from model_zoo.video.contrastive import contrastive_loss
 from model_zoo.video.encoder import clip_pixels
+from model_zoo.video.retrieval import embedded_texts
 from model_zoo.vld.evaluation import evaluate
 from model_zoo.vld.generation import Sampler
 from model_zoo.vld.instructions import PROMPT, drawn
@@ -74,9 +74,7 @@ class VideoLanguageTask(ConstantHead, ABC):
         self, backbone: nn.Module, texts: Sequence[str] | NDArray[np.str_]
     ) -> Tensor:
         """Unit-length embeddings `[n, S]` of texts, in the space of clips."""
-        with torch.inference_mode():
-            ids = self.ids(texts).to(device_of(backbone))
-            return cast(VideoLanguage, backbone).read(ids).float().cpu()
+        return embedded_texts(backbone, self.ids(texts))
 
     def evaluate(self, backbone: nn.Module, examples: Examples) -> dict[str, float]:
         """Retrieval by the dual encoder; captions and answers by the captioner."""
