@@ -113,7 +113,12 @@ def test_embeddings_have_unit_length_and_features_do_not():
     batch = t.prepare(examples(), np.zeros(1, np.uint64))
     embedded = t.embed(backbone, batch)
     torch.testing.assert_close(embedded.norm(dim=1), torch.ones(5))
-    assert (t.features(backbone, batch).norm(dim=1) - 1).abs().min() > 1e-3
+    features = t.features(backbone, batch)
+    torch.testing.assert_close(features, features.norm(dim=1)[:, None] * embedded)
+    with torch.no_grad():
+        backbone.dense.weight *= 2
+    torch.testing.assert_close(t.features(backbone, batch), 2 * features)
+    torch.testing.assert_close(t.embed(backbone, batch), embedded)
     always = task(always_normalize=True).features(backbone, batch)
     torch.testing.assert_close(always, embedded)
 
