@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from fedemb.baselines import AggregatedHeadTask
 from fedemb.data import UserDataset
 from fedemb.errors import UserError
+from fedemb.noise_forecast import NoiseForecast, noise_forecast
 from fedemb.parameters import FlatLayout, refuse_batch_statistics
 from fedemb.persistent_heads import PersistentHeads
+from fedemb.plan import PrivacyPlan
 from fedemb.protocols import Parameters
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice, InlineRunner
@@ -100,6 +102,15 @@ class Assembly:
         promise = make_promise(self.configuration, self.dataset.num_users)
         whole_periods(promise.plan, self.rounds())
         return promise
+
+    def forecast(self, plan: PrivacyPlan) -> NoiseForecast:
+        """What the noise of a plan will do to the stage that trains most."""
+        return noise_forecast(
+            trained_parameters=self.trained_parameters,
+            clip_norm=plan.clip_norm,
+            noise_multiplier=plan.value_noise_multiplier,
+            expected_virtual_clients=plan.expected_clients,
+        )
 
     def optimizer(self, stage: int) -> ServerOptimizer:
         """The server optimizer of a stage, with what it releases."""

@@ -12,7 +12,7 @@ from accounting import PrivacyLedger, PrivacyStatement, epsilon
 from fedemb.budget import LedgerBudget
 from fedemb.errors import UserError
 from fedemb.memory import keep_freed_memory
-from fedemb.noise_forecast import NoiseForecast, noise_forecast
+from fedemb.noise_forecast import NoiseForecast
 from fedemb.randomness import RootKey
 from fedemb.runner import EngineChoice
 from simulations.announcing import announce
@@ -166,13 +166,7 @@ def _prepare(
     run_id: str,
     start: PublicStart,
 ) -> Prepared:
-    plan = promise.plan
-    forecast = noise_forecast(
-        trained_parameters=assembly.trained_parameters,
-        clip_norm=plan.clip_norm,
-        noise_multiplier=plan.value_noise_multiplier,
-        expected_virtual_clients=plan.expected_clients,
-    )
+    forecast = assembly.forecast(promise.plan)
     statement = make_statement(assembly, promise, key, engine, start)
     folder.write_text("privacy_statement.json", statement.dumps())
     folder.write_text("privacy_statement.txt", statement.to_text() + "\n")

@@ -71,7 +71,7 @@ LENET = System(
     user="the writer of handwritten characters",
     stages=_STAGES,
     default_dataset="synthetic",
-    default_configuration="paper",
+    default_configuration="tiny",
     configurations={
         "paper": _size(
             "as published for EMNIST: 32 and 64 filters, 128-d",
@@ -111,8 +111,8 @@ MOBILENET_SMALL = System(
     paper=_MOBILENET_PAPER,
     user="a photographer or observer",
     stages=_STAGES,
-    default_dataset="openclipart",
-    default_configuration="paper",
+    default_dataset="observations",
+    default_configuration="tiny",
     configurations={
         "paper": _size(
             "first six blocks of MobileNetV2, last convolution of 640 filters, 128-d",

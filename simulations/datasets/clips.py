@@ -15,7 +15,7 @@ from simulations.datasets.clip_world.studio import Studio
 from simulations.datasets.clip_world.untrimmed import LongClips
 from simulations.datasets.clip_world.world import Clips
 from simulations.datasets.counters import integers
-from simulations.datasets.generated import Fields, Generated
+from simulations.datasets.generated import USERS, Fields, Generated
 from simulations.datasets.registry import LoadOptions
 
 _MOVES = ACTIONS.index("circles") + 1  # all up to it move a thing elsewhere, in sight
@@ -37,7 +37,7 @@ def load(options: LoadOptions) -> Generated:
         {} if options.frames is None else {"frames": options.frames}
     )
     return by_name[options.name](
-        options.users or 10_000, options.seed, options.image_size or 32, **chosen
+        options.users or USERS, options.seed, options.image_size or 32, **chosen
     )
 
 

@@ -17,6 +17,13 @@ from simulations.datasets.counters import integers, mix_seed
 _HELD_OUT_USERS = np.uint64(1) << np.uint64(62)  # no training user is numbered so high
 Fields = Mapping[str, NDArray[np.generic]]
 
+USERS = 1_000_000
+"""Training users of a generated population unless told otherwise.
+
+Users that no round draws cost nothing, and with fewer the noise of a small epsilon
+would drown what is to be learned.
+"""
+
 
 @dataclass(frozen=True)
 class Generated(ABC):
@@ -37,7 +44,7 @@ class Generated(ABC):
         UserError: a number below 1.
     """
 
-    num_users: int = 10_000
+    num_users: int = USERS
     seed: int = 0
     side: int = 32
     classes_per_user: int = 4

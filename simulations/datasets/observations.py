@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fedemb.data import Examples, Provenance, Source
 from simulations.datasets import species
 from simulations.datasets.counters import integers, mix_seed, signed, uniform
+from simulations.datasets.generated import USERS
 from simulations.datasets.registry import LoadOptions
 
 NUM_USERS = 9_275
@@ -35,8 +36,8 @@ _HELD_OUT_USERS = 1 << 40  # no training observer is numbered so high
 
 
 def load(options: LoadOptions) -> "Observations":
-    """The data set for `--dataset observations`; 10,000 users unless told otherwise."""
-    users, side = options.users or 10_000, options.image_size or 32
+    """The data set for `--dataset observations`, of a million users by default."""
+    users, side = options.users or USERS, options.image_size or 32
     facts = f"observations-1 {options.seed} {side} {users}"
     source = Provenance(
         name=options.name,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simulations.datasets.cameras import project
 from simulations.datasets.counters import signed, uniform
-from simulations.datasets.generated import Fields, Generated
+from simulations.datasets.generated import USERS, Fields, Generated
 from simulations.datasets.pose_windows import FRAMES
 from simulations.datasets.registry import LoadOptions
 
@@ -28,7 +28,7 @@ _L_ARM, _R_ARM, _L_LEG, _R_LEG, _LEAN, _BOUNCE = 0, 3, 6, 9, 12, 13
 
 def load(options: LoadOptions) -> "Motions":
     """The data set for `--dataset poses`."""
-    return Motions(options.users or 10_000, options.seed)
+    return Motions(options.users or USERS, options.seed)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulations.datasets.counters import integers
-from simulations.datasets.generated import Fields, Generated
+from simulations.datasets.generated import USERS, Fields, Generated
 from simulations.datasets.registry import LoadOptions
 from simulations.datasets.scenes import PREDICATES, Scenes
 from simulations.datasets.shapes import COLOURS, SHAPES, Things
@@ -45,7 +45,7 @@ _BOXES_ONLY = SOURCES.index("boxes-only")
 def load(options: LoadOptions) -> "RelationScenes":
     """The data set for `--dataset relation-scenes`."""
     return RelationScenes(
-        options.users or 10_000, options.seed, options.image_size or 48
+        options.users or USERS, options.seed, options.image_size or 48
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulations.datasets.counters import integers, signed, uniform
-from simulations.datasets.generated import Fields, Generated
+from simulations.datasets.generated import USERS, Fields, Generated
 from simulations.datasets.registry import LoadOptions
 from simulations.datasets.shapes import COLOURS, SHAPES, Things, article, boxes
 
@@ -40,7 +40,7 @@ _MAX_THINGS = 4
 
 def load(options: LoadOptions) -> "Scenes":
     """The data set for `--dataset scenes`."""
-    return Scenes(options.users or 10_000, options.seed, options.image_size or 64)
+    return Scenes(options.users or USERS, options.seed, options.image_size or 64)
 
 
 def categories() -> list[dict[str, int | str]]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fedemb.data import Examples, Provenance, Source
 from fedemb.errors import UserError
 from simulations.datasets.counters import integers, mix_seed, signed
+from simulations.datasets.generated import USERS
 from simulations.datasets.registry import LoadOptions
 
 SIDE = 28
@@ -39,9 +40,9 @@ _PEN = 2.4  # half the width of a stroke, in field pixels
 
 
 def load(options: LoadOptions) -> "SyntheticCharacters":
-    """The data set for `--dataset synthetic`; 10,000 users unless told otherwise."""
+    """The data set for `--dataset synthetic`, of a million users by default."""
     return SyntheticCharacters(
-        options.users or 10_000,
+        options.users or USERS,
         seed=options.seed,
         side=options.image_size or SIDE,
     )
