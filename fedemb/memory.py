@@ -10,8 +10,9 @@ each.
 """
 
 import ctypes
-import os
 import sys
+
+from fedemb.cores import usable_cores
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's mallopt
 _KEEP = 1 << 30  # bytes; the most that the parameters of mallopt can say is 2^31 - 1
@@ -29,7 +30,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    arenas = os.cpu_count() or 1
+    arenas = usable_cores()
     asked = {_TRIM_THRESHOLD: _KEEP, _MMAP_THRESHOLD: _KEEP, _ARENA_MAX: arenas}
     agreed = [mallopt(option, value) for option, value in asked.items()]
     return all(agreed)

@@ -10,7 +10,6 @@ those who do not know the seed; `RootKey.seeded` lets the statement say so.
 
 import hashlib
 import math
-import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,8 +18,10 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
+from fedemb.cores import usable_cores
+
 _BLOCK = 1 << 14  # normals drawn at a time: 128 KiB in, 128 KiB out, stays in cache
-_THREADS = min(4, os.cpu_count() or 1)  # the numbers do not depend on it
+_THREADS = min(4, usable_cores())  # the numbers do not depend on it
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,19 @@
-"""Worker threads that live from round to round, and reading ahead of them."""
+"""Worker threads that live from round to round, and cores that operations take."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from threading import local
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 Item = TypeVar("Item")
+
+_SMALL = 1 << 21  # parameters
+_FEW = 10_000  # rows
 
 
 class Threads:
@@ -57,6 +62,30 @@ class Threads:
                 future.cancel()
             wait(running)
             torch.set_num_threads(before)
+
+
+@contextmanager
+def suited_to(backbone: nn.Module, rows: int) -> Iterator[None]:
+    """Let operations on a small backbone and few rows take one core each, meanwhile.
+
+    They are over in microseconds. Spread over cores they gain nothing, and where the
+    machine has other work each of them waits until that gives a core back. Measured on
+    two cores, a run that mostly evaluates a backbone of 21,088 parameters takes 27
+    seconds either way; beside two busy processes 92 on one core, 220 and 255 spread.
+
+    Example:
+        >>> with suited_to(nn.Linear(2, 2), rows=100):
+        ...     torch.get_num_threads()
+        1
+    """
+    before = torch.get_num_threads()
+    size = sum(parameter.numel() for parameter in backbone.parameters())
+    if size < _SMALL and rows < _FEW:
+        _one_core()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _one_core() -> None:

@@ -9,7 +9,6 @@ change what another contributes, which no clipping bounds.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedemb.agreement import agrees_with_serial, made_up_clients
+from fedemb.cores import usable_cores
 from fedemb.engines.flat import FORMS
 from fedemb.engines.layers import trained_layers
 from fedemb.engines.shared import single_backbone_step
@@ -59,7 +59,7 @@ class _Room:
     def of(device: torch.device) -> "_Room":
         """A card wants large chunks, and threads of the interpreter share it."""
         if device.type == "cpu":
-            cores = (os.cpu_count() or 1,)
+            cores = (usable_cores(),)
             return _Room(chunks=(4, 16), shared=(16, 64), threads=cores, times=1)
         return _Room(
             chunks=(16, 64, 256),

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fedemb.checkpoint import write_atomically
+from fedemb.cores import usable_cores
 from fedemb.errors import UserError
 from fedemb.randomness import RootKey
 
@@ -175,7 +176,7 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.machine(),
-        "cores": str(os.cpu_count()),
+        "cores": str(usable_cores()),
     }
 
 

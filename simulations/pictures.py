@@ -12,6 +12,7 @@ from fedemb.data import Examples
 from fedemb.identity import embed_all
 from fedemb.noise_forecast import NoiseForecast
 from fedemb.protocols import EmbeddingTask
+from fedemb.threads import suited_to
 from simulations.assembly import Assembly
 from simulations.folder import RunFolder, environment
 from simulations.report import Gallery, ReportContent, write_report
@@ -67,10 +68,13 @@ def _gallery(assembly: Assembly, before: nn.Module, after: nn.Module) -> Gallery
     examples = held_out.only(rows)
     first, last = assembly.stages[0].task, assembly.stages[-1].task
     first_field = next(iter(examples.fields.values()))
+    with suited_to(after, len(examples)):
+        embedded_before = embed_all(first, before.eval(), examples)
+        embedded_after = embed_all(last, after.eval(), examples)
     return Gallery(
         labels=examples.fields["label"].astype(np.int64),
-        before=embed_all(first, before.eval(), examples).numpy(),
-        after=embed_all(last, after.eval(), examples).numpy(),
+        before=embedded_before.numpy(),
+        after=embedded_after.numpy(),
         images=_thumbnails(last, examples),
         noun="clip" if first_field.ndim == 5 else "image",
         class_names=assembly.dataset.class_names,

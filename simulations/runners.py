@@ -1,11 +1,11 @@
 """Which runner trains the virtual clients: this process, other processes, or Flower."""
 
-import os
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
 from torch import nn
 
+from fedemb.cores import usable_cores
 from fedemb.errors import NotAvailable, UserError
 from fedemb.persistent_heads import PersistentHeads
 from fedemb.protocols import Parameters
@@ -91,4 +91,4 @@ def specification(
 
 def workers(assembly: Assembly) -> int:
     """Processes or Flower nodes: as configured, or one per core."""
-    return assembly.configuration.run.workers or os.cpu_count() or 1
+    return assembly.configuration.run.workers or usable_cores()

@@ -15,6 +15,7 @@ from fedemb.data import Examples
 from fedemb.errors import UserError
 from fedemb.identity import embed_all
 from fedemb.protocols import EmbeddingTask, ReadsTexts
+from fedemb.threads import suited_to
 from model_zoo.vld.pseudo import (
     PseudoCaptions,
     best_captions,
@@ -87,11 +88,14 @@ class TrainedRun:
 
     def evaluate(self) -> dict[str, float]:
         """The task's metrics on the held-out examples."""
-        return self._task.evaluate(self.backbone, self.assembly.dataset.held_out())
+        examples = self.assembly.dataset.held_out()
+        with suited_to(self.backbone, len(examples)):
+            return self._task.evaluate(self.backbone, examples)
 
     def embed(self, examples: Examples) -> Tensor:
         """Embeddings `[n, D]` of unit length."""
-        return embed_all(self._task, self.backbone, examples)
+        with suited_to(self.backbone, len(examples)):
+            return embed_all(self._task, self.backbone, examples)
 
     def embed_files(self, paths: list[Path]) -> tuple[list[str], NDArray[np.float32]]:
         """Names and embeddings `[n, D]` of image files, or of the rows of `.npz` files.

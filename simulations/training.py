@@ -25,6 +25,7 @@ from fedemb.randomness import RootKey
 from fedemb.round import ClientRunner, RoundReport
 from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.server import ServerOptimizer, ServerState
+from fedemb.threads import suited_to
 from fedemb.train import train
 from fedemb.tuning import choose_engine, serves
 from simulations.assembly import (
@@ -260,7 +261,9 @@ def evaluate(assembly: Assembly, stage: int, backbone: nn.Module) -> dict[str, f
     """Metrics of a backbone on the held-out (public) examples."""
     task = assembly.stages[stage].task
     backbone = backbone.to(device(assembly.configuration))
-    return task.evaluate(backbone.eval(), assembly.dataset.held_out())
+    examples = assembly.dataset.held_out()
+    with suited_to(backbone, len(examples)):
+        return task.evaluate(backbone.eval(), examples)
 
 
 def pick_engine(assembly: Assembly, key: RootKey, listener: Listener) -> EngineChoice:

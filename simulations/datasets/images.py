@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fedemb.cores import usable_cores
 from fedemb.errors import NotAvailable
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def decode_all(
         except BadImage as error:
             return error
 
-    workers = workers or os.cpu_count() or 1
+    workers = workers or usable_cores()
     if workers == 1 or len(sources) < 64:
         yield from map(one, sources)
         return

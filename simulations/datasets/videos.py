@@ -1,6 +1,5 @@
 """`videos:PATH`: clips and captions with a `metadata.csv` beside them."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedemb.cores import usable_cores
 from fedemb.data import InMemoryDataset
 from fedemb.errors import UserError
 from simulations.datasets import folder
@@ -106,7 +106,7 @@ def _decode_all(
         except BadImage as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(files), 256):  # bounds what waits to be taken
             yield from pool.map(one, files[start : start + 256])
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from fedemb.threads import Threads
+from fedemb.threads import Threads, suited_to
 
 
 @pytest.fixture
@@ -42,4 +43,14 @@ def test_without_workers_the_caller_keeps_its_cores(two_cores):
 def test_cores_come_back_after_an_error(two_cores):
     with pytest.raises(ValueError, match="no more items"):
         seen_while_making(Threads(2), fail=True)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("width", "rows", "one_core"),
+    [(8, 100, True), (2048, 100, False), (8, 50_000, False)],
+)
+def test_only_small_operations_take_one_core(two_cores, width, rows, one_core):
+    with suited_to(nn.Linear(width, width), rows):
+        assert (torch.get_num_threads() == 1) == one_core
     assert torch.get_num_threads() == 2

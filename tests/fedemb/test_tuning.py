@@ -96,7 +96,7 @@ def test_training_alone_gives_the_same_integers_for_any_number_of_threads():
 
 @pytest.mark.parametrize(("clients", "largest"), [(3, 2), (40, 20), (10**6, 64)])
 def test_chunks_leave_a_share_of_the_round_to_every_core(monkeypatch, clients, largest):
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("fedemb.tuning.usable_cores", lambda: 2)
     own = runner(rows([4, 5, 6]), steps=1)
     _, measured = choose_engine(own, theta(own), 4, clients=clients)
     assert max(m.choice.chunk for m in measured) == largest
