@@ -8,7 +8,7 @@ here knows where the rows come from; readers live in `simulations.datasets`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +181,27 @@ class UserDataset(Protocol):
         """Evaluation examples, one group; classes unseen in training where possible.
 
         These are treated as public: reports show them and metrics computed from them.
+        """
+        ...
+
+
+@runtime_checkable
+class Drafts(Protocol):
+    """A `UserDataset` that knows of its rows before it renders or decodes them.
+
+    A round may read two pictures of a user who owns a hundred; only those are made.
+    `complete(draft(users))` is `fetch(users)`, and some rows of a draft become the same
+    rows as they do among all.
+    """
+
+    def draft(self, users: NDArray[np.int64]) -> Examples:
+        """Labels of all rows of `users`, and what `complete` makes the rest from."""
+        ...
+
+    def complete(self, drafted: Examples) -> Examples:
+        """The rows of a draft, or of a part of one, with all their fields.
+
+        What else the draft was given, such as a label that was renumbered, stays.
         """
         ...
 

@@ -6,6 +6,7 @@ client, so a client's work does not depend on who is trained beside it, on which
 or by which engine.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,7 @@ def make_work(
     seeds: NDArray[np.uint64],
     dtype: torch.dtype = torch.float32,
     public_head: Parameters | None = None,
+    complete: Callable[[Examples], Examples] | None = None,
 ) -> Work:
     """The work of virtual clients whose rows are the groups of `examples`.
 
@@ -39,6 +41,7 @@ def make_work(
         dtype: of floating-point rows.
         public_head: constants that parameters of these names start from, if heads are
             public; the shapes must not depend on a client's classes.
+        complete: makes the rows of drafts, of which it gets those that are read.
     """
     rows = schedule(recipe, examples.sizes, seeds)
     rows += (rows >= 0) * examples.offsets[:-1, None, None]
@@ -46,6 +49,8 @@ def make_work(
     if labels is not None:
         examples = replace(examples, fields={**examples.fields, "label": labels})
     examples, rows = _only_read(examples, rows)
+    if complete is not None:
+        examples = complete(examples)
     batch = {
         name: values.to(dtype) if values.is_floating_point() else values
         for name, values in task.prepare(examples, seeds).items()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from threading import get_ident
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fedemb.clipping import ClippedSum, Lattice, LatticeSum
 from fedemb.cohort import Cohort
-from fedemb.data import OWNER, Examples, UserDataset
+from fedemb.data import OWNER, Drafts, Examples, UserDataset
 from fedemb.devices import sent
 from fedemb.engines.flat import flat_deltas, grouped_deltas, stacked_deltas
 from fedemb.engines.heads import fit_heads
@@ -189,26 +189,44 @@ class InlineRunner:
     def _works(self, present: Cohort, chunk: int, round_index: int) -> Iterator[Work]:
         """The work of `chunk` clients at a time; several chunks are fetched at once."""
         block = chunk * -(-_FETCHED // chunk)
+        drafts = self._drafts(chunk)
+        fetch = self.dataset.fetch if drafts is None else drafts.draft
         for start in range(0, len(present), block):
             whole = present.part(start, start + block)
-            fetched = self.dataset.fetch(whole.users)
+            fetched = fetch(whole.users)
             ends = np.concatenate([[0], np.cumsum(whole.sizes)])
             for first in range(0, len(whole), chunk):
                 part = whole.part(first, first + chunk)
                 users = slice(int(ends[first]), int(ends[first + len(part)]))
-                yield self._work_of(part, fetched.part(users), round_index)
+                yield self._work_of(part, fetched.part(users), round_index, drafts)
+
+    def _drafts(self, chunk: int) -> Drafts | None:
+        """The data set if it drafts rows, and a chunk's are worth a call."""
+        drafts = isinstance(self.dataset, Drafts) and chunk >= _FETCHED
+        return cast(Drafts, self.dataset) if drafts else None
 
     def work(self, part: Cohort, round_index: int) -> Work:
         """What the virtual clients of `part` have to do in a round."""
         return self._work_of(part, self.dataset.fetch(part.users), round_index)
 
-    def _work_of(self, part: Cohort, fetched: Examples, round_index: int) -> Work:
+    def _work_of(
+        self,
+        part: Cohort,
+        fetched: Examples,
+        round_index: int,
+        drafts: Drafts | None = None,
+    ) -> Work:
         owners = np.repeat(np.arange(fetched.num_groups), fetched.sizes)
         fields = {**fetched.fields, OWNER: owners}
         examples = Examples(fields, fetched.offsets).regroup(part.sizes.tolist())
         seeds = self.key.seeds("client", round_index, part.ids)
         work = make_work(
-            self.task, self.recipe, examples, seeds, public_head=self.public_head
+            self.task,
+            self.recipe,
+            examples,
+            seeds,
+            public_head=self.public_head,
+            complete=None if drafts is None else drafts.complete,
         )
         if self.kept_heads is None:
             return work

@@ -60,7 +60,7 @@ class _Room:
         """A card wants large chunks, and threads of the interpreter share it."""
         if device.type == "cpu":
             cores = (usable_cores(),)
-            return _Room(chunks=(4, 16), shared=(16, 64), threads=cores, times=1)
+            return _Room(chunks=(4, 16), shared=(16, 64, 256), threads=cores, times=1)
         return _Room(
             chunks=(16, 64, 256),
             shared=(64, 256, 1024),

@@ -49,4 +49,6 @@ def clip_pixels(clips: NDArray[np.generic]) -> Tensor:
     values = torch.from_numpy(np.ascontiguousarray(clips)).permute(0, 4, 1, 2, 3)
     if values.is_floating_point():
         values = values * 255.0
-    return values.to(torch.float32).div_(128.0).sub_(1.0).contiguous()
+    # Bytes are moved while they are bytes, a quarter of the memory.
+    moved = values.contiguous().to(torch.float32, copy=True)
+    return moved.div_(128.0).sub_(1.0)

@@ -15,6 +15,7 @@ from fedemb.errors import UserError
 from simulations.datasets.counters import integers, mix_seed
 
 _HELD_OUT_USERS = np.uint64(1) << np.uint64(62)  # no training user is numbered so high
+_WORDS = ("word of the user", "word of the row", "kind")  # what a row is rendered from
 Fields = Mapping[str, NDArray[np.generic]]
 
 USERS = 1_000_000
@@ -109,13 +110,26 @@ class Generated(ABC):
 
     def fetch(self, users: NDArray[np.int64]) -> Examples:
         """The rows of `users`, one group per user."""
+        return self.complete(self.draft(users))
+
+    def draft(self, users: NDArray[np.int64]) -> Examples:
+        """Labels of the rows of `users`, and the words that they are rendered from."""
         each = self.classes_per_user * self.repeats
         names = np.repeat(np.asarray(users, dtype=np.uint64), each)
         number = np.tile(np.arange(each, dtype=np.uint64), len(users))
         choice = self.hash(names, 1) + number // np.uint64(self.repeats)
         labels = integers(self.hash(choice, 2), self.num_classes)
         offsets = np.arange(len(users) + 1, dtype=np.int64) * each
-        return Examples(self._rows(names, number, labels), offsets)
+        return Examples(self._drafted(names, number, labels), offsets)
+
+    def complete(self, drafted: Examples) -> Examples:
+        """The rows of a draft, rendered."""
+        rest = dict(drafted.fields)
+        user, own, kind = (rest.pop(name) for name in _WORDS)
+        rendered = self.render(
+            user.astype(np.uint64), own.astype(np.uint64), kind.astype(np.int64)
+        )
+        return Examples({**rendered, **rest}, drafted.offsets)
 
     def held_out(self) -> Examples:
         """Rows of every held-out class, each by another user."""
@@ -123,8 +137,9 @@ class Generated(ABC):
         classes = np.arange(first, self.all_classes)
         labels = np.repeat(classes, self.held_out_repeats)
         names = np.arange(len(labels), dtype=np.uint64) + _HELD_OUT_USERS
-        rows = self._rows(names, np.zeros_like(names), labels)
-        return Examples(rows, np.array([0, len(labels)], dtype=np.int64))
+        rows = self._drafted(names, np.zeros_like(names), labels)
+        one_group = np.array([0, len(labels)], dtype=np.int64)
+        return self.complete(Examples(rows, one_group))
 
     def hash(self, names: NDArray[np.uint64], purpose: int) -> NDArray[np.uint64]:
         """One word per name and purpose."""
@@ -135,12 +150,13 @@ class Generated(ABC):
         draw = np.random.default_rng([self.seed, 31])
         return draw.permutation(self.all_classes)
 
-    def _rows(
+    def _drafted(
         self,
         names: NDArray[np.uint64],
         number: NDArray[np.uint64],
         labels: NDArray[np.int64],
     ) -> Fields:
         own = self.hash(self.hash(names, 3) + number, 4)
-        fields = self.render(self.hash(names, 5), own, self._shuffle[labels])
-        return {**fields, "label": labels.astype(np.int64)}
+        words = (self.hash(names, 5), own, self._shuffle[labels])
+        drafted = dict(zip(_WORDS, words, strict=True))
+        return {**drafted, "label": labels.astype(np.int64)}

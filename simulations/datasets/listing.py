@@ -253,16 +253,26 @@ class FileDataset:
         Raises:
             UserError: an image cannot be decoded.
         """
-        return self._decoded(self._index.fetch(users))
+        return self.complete(self.draft(users))
+
+    def draft(self, users: NDArray[np.int64]) -> Examples:
+        """Labels of the images of `users`, and where these are."""
+        return self._index.fetch(users)
 
     def held_out(self) -> Examples:
         """The evaluation examples, decoded now."""
-        return self._decoded(self._index.held_out())
+        return self.complete(self._index.held_out())
 
-    def _decoded(self, rows: Examples) -> Examples:
-        shape = (len(rows), self._side, self._side, self._channels)
+    def complete(self, drafted: Examples) -> Examples:
+        """The images of a draft, decoded now.
+
+        Raises:
+            UserError: an image cannot be decoded.
+        """
+        shape = (len(drafted), self._side, self._side, self._channels)
         pixels = np.empty(shape, dtype=np.uint8)
-        numbers: list[int] = rows.fields["row"].tolist()
+        rest = dict(drafted.fields)
+        numbers: list[int] = rest.pop("row").tolist()
         sources = [self._listing.images[i] for i in numbers]
         for position, image in enumerate(
             images.decode_all(sources, self._side, self._channels)
@@ -274,5 +284,4 @@ class FileDataset:
                     "datasets prepare`."
                 )
             pixels[position] = image
-        fields = {"image": pixels, "label": rows.fields["label"]}
-        return Examples(fields, rows.offsets)
+        return Examples({"image": pixels, **rest}, drafted.offsets)

@@ -29,6 +29,7 @@ from simulations.datasets.prepared_files import (
 from simulations.datasets.registry import LoadOptions
 
 VERSION = 1
+_ROW = "row"  # of a draft: where an image lies among all shards
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,22 @@ class PreparedDataset:
 
     def fetch(self, users: NDArray[np.int64]) -> Examples:
         """Training examples of `users`, one group per user, in the order asked for."""
+        return self.complete(self.draft(users))
+
+    def draft(self, users: NDArray[np.int64]) -> Examples:
+        """Labels of the images of `users`, and where these are."""
         offsets = self._index["offsets"]
         starts, sizes = offsets[users], offsets[np.asarray(users) + 1] - offsets[users]
         ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         rows = np.repeat(starts - ends[:-1], sizes) + np.arange(ends[-1])
-        fields = {
-            "image": self._images(self._index["rows"][rows]),
-            "label": self._index["labels"][rows],
-        }
+        fields = {_ROW: self._index["rows"][rows], "label": self._index["labels"][rows]}
         return Examples(fields, ends)
+
+    def complete(self, drafted: Examples) -> Examples:
+        """The images of a draft, decoded."""
+        rest = dict(drafted.fields)
+        pixels = self._images(rest.pop(_ROW).astype(np.int64))
+        return Examples({"image": pixels, **rest}, drafted.offsets)
 
     def held_out(self) -> Examples:
         """The evaluation examples."""
