@@ -110,7 +110,7 @@ def test_every_video_encoder_of_the_zoo_is_known_and_misfits_are_told(runs):
 @pytest.mark.parametrize(
     ("against", "error", "said"),
     [
-        ("lenet", UserError, "lenet:paper is no video encoder; choose from const_cl"),
+        ("lenet", UserError, "lenet:tiny is no video encoder; choose from const_cl"),
         ("g_vilm:huge", NotAvailable, "no configuration 'huge'"),
         ("nothing", NotAvailable, "neither a run folder .* nor an encoder of the zoo"),
         ("{run}", UserError, "named twice"),

@@ -42,14 +42,14 @@ def test_descriptions_have_the_keys_that_others_rely_on(name):
 
 
 def test_a_configuration_is_chosen_after_a_colon():
-    assert registry.get("lenet").default_configuration == "paper"
-    tiny = registry.get("lenet:tiny")
+    assert registry.get("small_cnn").default_configuration == "paper"
+    tiny = registry.get("small_cnn:tiny")
     assert tiny.default_configuration == "tiny"
     stage = tiny.build(
         data=registry.DataFacts(example_shape=(28, 28, 1), num_classes=3)
     )[0]
     assert stage.task.embedding_dim == 32
-    assert set(registry.describe("lenet:tiny")["configurations"]) == {"tiny"}
+    assert set(registry.describe("small_cnn:tiny")["configurations"]) == {"tiny"}
 
 
 @pytest.mark.parametrize(

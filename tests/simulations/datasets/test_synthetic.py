@@ -92,7 +92,7 @@ def test_two_drawings_of_one_character_are_nearer_than_two_characters(data):
 def test_image_size_and_population_are_taken_and_nonsense_is_refused():
     small = load("synthetic", users=3, image_size=20)
     assert small.fetch(np.array([2])).fields["image"].shape == (16, 20, 20, 1)
-    assert load("synthetic").num_users == 10_000
+    assert load("synthetic").num_users == 1_000_000
     with pytest.raises(UserError, match="users=0"):
         load("synthetic", users=0)
     with pytest.raises(UserError, match="alphabet of 401"):
