@@ -1,6 +1,5 @@
 """Engines: against the plain loop, with head fine-tuning, with shared weights."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -14,6 +13,7 @@ from benchmarks.elsewhere import RoundsElsewhere, elsewhere
 from benchmarks.table import Row, interleave
 from benchmarks.workloads import WORKLOADS, Workload
 from fedemb.clipping import Lattice, clip_to_lattice
+from fedemb.cores import usable_cores
 from fedemb.runner import EngineChoice, InlineRunner
 from fedemb.tuning import choose_engine
 
@@ -140,7 +140,7 @@ def shared(repeat: int) -> Iterator[Row]:
 
 def all_engines(workload: Workload, repeat: int) -> Iterator[Row]:
     """Every engine, for information."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     subjects: dict[str, Callable[[], object]] = {}
     for name, chunk in [
         ("serial", 1),

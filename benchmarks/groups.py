@@ -1,6 +1,5 @@
 """The groups of figures, each measured in a process of its own."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -12,6 +11,7 @@ from benchmarks import engines, rounds, whole
 from benchmarks.card import card
 from benchmarks.table import Row
 from benchmarks.workloads import WORKLOADS
+from fedemb.cores import usable_cores
 from fedemb.memory import keep_freed_memory
 
 GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
@@ -39,7 +39,7 @@ MORE: dict[str, Callable[[int], Iterator[Row]]] = {
 
 def measured(name: str, repeat: int) -> list[Row]:
     """The rows of a group, in a process set up as that of a run."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(usable_cores())
     keep_freed_memory()
     return list((GROUPS | MORE)[name](repeat))
 

@@ -3,17 +3,17 @@
 python -m benchmarks.plain_process W2 [cuda]
 """
 
-import os
 import sys
 import time
 
 import torch
 
 from benchmarks.workloads import WORKLOADS
+from fedemb.cores import usable_cores
 
 
 def main() -> None:
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(usable_cores())
     device = torch.device(*sys.argv[2:] or ["cpu"])
     loop = WORKLOADS[sys.argv[1]].plain_loop(device)
     for _ in sys.stdin:

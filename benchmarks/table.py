@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.elsewhere import RoundsElsewhere
+from fedemb.cores import usable_cores
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def machine() -> str:
         pass
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
-        f"{os.cpu_count()} cores ({name}), torch {torch.__version__}, load {load}; "
+        f"{usable_cores()} cores ({name}), torch {torch.__version__}, load {load}; "
         f"{platform.system()}, Python {platform.python_version()}"
     )
 

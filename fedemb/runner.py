@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from threading import get_ident
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedemb.clipping import ClippedSum, Lattice, LatticeSum
@@ -41,6 +42,9 @@ from fedemb.work import Work
 Deltas: TypeAlias = Callable[
     [LocalModel, FlatLayout, Tensor, Work, LocalTraining], Tensor
 ]
+
+Fetch: TypeAlias = Callable[[NDArray[np.int64]], Examples]
+Complete: TypeAlias = Callable[[Examples], Examples]
 
 _FETCHED = 16  # virtual clients whose users are fetched by one call
 
@@ -189,8 +193,7 @@ class InlineRunner:
     def _works(self, present: Cohort, chunk: int, round_index: int) -> Iterator[Work]:
         """The work of `chunk` clients at a time; several chunks are fetched at once."""
         block = chunk * -(-_FETCHED // chunk)
-        drafts = self._drafts(chunk)
-        fetch = self.dataset.fetch if drafts is None else drafts.draft
+        fetch, complete = self._reading(chunk)
         for start in range(0, len(present), block):
             whole = present.part(start, start + block)
             fetched = fetch(whole.users)
@@ -198,12 +201,13 @@ class InlineRunner:
             for first in range(0, len(whole), chunk):
                 part = whole.part(first, first + chunk)
                 users = slice(int(ends[first]), int(ends[first + len(part)]))
-                yield self._work_of(part, fetched.part(users), round_index, drafts)
+                yield self._work_of(part, fetched.part(users), round_index, complete)
 
-    def _drafts(self, chunk: int) -> Drafts | None:
-        """The data set if it drafts rows, and a chunk's are worth a call."""
-        drafts = isinstance(self.dataset, Drafts) and chunk >= _FETCHED
-        return cast(Drafts, self.dataset) if drafts else None
+    def _reading(self, chunk: int) -> tuple[Fetch, Complete | None]:
+        """How users are fetched, and rows completed that are worth a call by chunk."""
+        if isinstance(self.dataset, Drafts) and chunk >= _FETCHED:
+            return self.dataset.draft, self.dataset.complete
+        return self.dataset.fetch, None
 
     def work(self, part: Cohort, round_index: int) -> Work:
         """What the virtual clients of `part` have to do in a round."""
@@ -214,7 +218,7 @@ class InlineRunner:
         part: Cohort,
         fetched: Examples,
         round_index: int,
-        drafts: Drafts | None = None,
+        complete: Complete | None = None,
     ) -> Work:
         owners = np.repeat(np.arange(fetched.num_groups), fetched.sizes)
         fields = {**fetched.fields, OWNER: owners}
@@ -226,7 +230,7 @@ class InlineRunner:
             examples,
             seeds,
             public_head=self.public_head,
-            complete=None if drafts is None else drafts.complete,
+            complete=complete,
         )
         if self.kept_heads is None:
             return work

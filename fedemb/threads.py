@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import local
 from typing import TypeVar
 
@@ -48,24 +48,32 @@ class Threads:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._count, initializer=_one_core)
         running: deque[Future[None]] = deque()
-        before = torch.get_num_threads()
-        _one_core()  # operations of several cores would wait for the busy ones
-        try:
-            for item in items:
-                while len(running) >= 2 * self._count:
+        with one_core():  # operations of several cores would wait for the busy ones
+            try:
+                for item in items:
+                    while len(running) >= 2 * self._count:
+                        running.popleft().result()
+                    running.append(self._pool.submit(function, item))
+                while running:
                     running.popleft().result()
-                running.append(self._pool.submit(function, item))
-            while running:
-                running.popleft().result()
-        finally:
-            for future in running:
-                future.cancel()
-            wait(running)
-            torch.set_num_threads(before)
+            finally:
+                for future in running:
+                    future.cancel()
+                wait(running)
 
 
 @contextmanager
-def suited_to(backbone: nn.Module, rows: int) -> Iterator[None]:
+def one_core() -> Iterator[None]:
+    """Let operations that this thread starts take one core each, meanwhile."""
+    before = torch.get_num_threads()
+    _one_core()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def suited_to(backbone: nn.Module, rows: int) -> AbstractContextManager[None]:
     """Let operations on a small backbone and few rows take one core each, meanwhile.
 
     They are over in microseconds. Spread over cores they gain nothing, and where the
@@ -78,14 +86,8 @@ def suited_to(backbone: nn.Module, rows: int) -> Iterator[None]:
         ...     torch.get_num_threads()
         1
     """
-    before = torch.get_num_threads()
     size = sum(parameter.numel() for parameter in backbone.parameters())
-    if size < _SMALL and rows < _FEW:
-        _one_core()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return one_core() if size < _SMALL and rows < _FEW else nullcontext()
 
 
 def _one_core() -> None:

@@ -117,11 +117,9 @@ class PreparedDataset:
     def held_out(self) -> Examples:
         """The evaluation examples."""
         rows = self._index["held_out_rows"]
-        fields = {
-            "image": self._images(rows),
-            "label": self._index["held_out_labels"],
-        }
-        return Examples(fields, np.array([0, len(rows)], dtype=np.int64))
+        fields = {_ROW: rows, "label": self._index["held_out_labels"]}
+        one_group = np.array([0, len(rows)], dtype=np.int64)
+        return self.complete(Examples(fields, one_group))
 
     def verify(self) -> list[str]:
         """Names of shards whose bytes differ from what was written; reads them all."""

@@ -1,6 +1,6 @@
 """Rows that are known of before they are made: the same rows, and fewer of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -55,52 +55,46 @@ class Fetching:
         return getattr(self.whole, name)
 
 
-@pytest.mark.parametrize("model", ["deeplab2", "const_cl", "cv_mim"])
-def test_a_round_of_drafts_has_the_integers_of_a_round_of_whole_users(model):
-    few = {"data": {"users": 60, "image_size": 32}, "privacy": {"users_per_round": 20}}
-    if model == "cv_mim":
-        del few["data"]["image_size"]
+def a_round(model: str, side: int | None):
+    """A runner on few users, and what `train` wants of it."""
+    few = {
+        "data": {"users": 60, "image_size": side},
+        "privacy": {"users_per_round": 20},
+    }
     assembly = assemble(layered(None, model, None, few))
-    backbone = make_backbone(assembly, 0)
     key = RootKey.from_seed(0)
     engine = EngineChoice(name="shared", chunk=16)
-    drafting = inline_runner(assembly, 0, backbone, key, engine)
-    theta = drafting.layout.flatten(dict(backbone.named_parameters())).detach()
+    own = inline_runner(assembly, 0, make_backbone(assembly, 0), key, engine)
+    theta = own.layout.flatten(dict(own.backbone.named_parameters())).detach()
     cohort = PoissonVirtualClients(
         population=60, users_per_round=20, users_per_virtual_client=1
     ).draw(key, 0)
-    sums = []
-    for data in (assembly.dataset, Fetching(assembly.dataset)):
-        assert isinstance(data, Drafts) == (data is assembly.dataset)
-        own = inline_runner(assembly, 0, backbone, key, engine)
-        object.__setattr__(own, "dataset", data)
-        sums.append(own.train(theta, cohort, Lattice(0.3, len(theta)), 0))
-    assert torch.equal(torch.as_tensor(sums[0].total), torch.as_tensor(sums[1].total))
-    assert torch.as_tensor(sums[0].total).any()
+    return own, (theta, cohort, Lattice(0.3, len(theta)), 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "side"), [("deeplab2", 32), ("const_cl", 32), ("cv_mim", None)]
+)
+def test_a_round_of_drafts_has_the_integers_of_a_round_of_whole_users(model, side):
+    drafting, wanted = a_round(model, side)
+    fetching = replace(drafting, dataset=Fetching(drafting.dataset))
+    assert isinstance(drafting.dataset, Drafts)
+    assert not isinstance(fetching.dataset, Drafts)
+    drafted, fetched = (own.train(*wanted).total for own in (drafting, fetching))
+    assert torch.equal(torch.as_tensor(drafted), torch.as_tensor(fetched))
+    assert torch.as_tensor(drafted).any()
 
 
 def test_only_the_rows_that_are_read_are_made(monkeypatch):
-    few = {"data": {"users": 60}, "privacy": {"users_per_round": 20}}
-    assembly = assemble(layered(None, "deeplab2", None, few))
+    own, wanted = a_round("deeplab2", 32)
     made = []
-    complete = type(assembly.dataset).complete
+    complete = type(own.dataset).complete
 
     def counted(self, drafted):
         made.append(len(drafted))
         return complete(self, drafted)
 
-    monkeypatch.setattr(type(assembly.dataset), "complete", counted)
-    own = inline_runner(
-        assembly,
-        0,
-        make_backbone(assembly, 0),
-        RootKey.from_seed(0),
-        EngineChoice(name="shared", chunk=16),
-    )
-    theta = own.layout.flatten(dict(own.backbone.named_parameters())).detach()
-    cohort = PoissonVirtualClients(
-        population=60, users_per_round=20, users_per_virtual_client=1
-    ).draw(RootKey.from_seed(0), 0)
-    own.train(theta, cohort, Lattice(0.3, len(theta)), 0)
-    batch = assembly.configuration.local.batch_size
-    assert sum(made) == batch * len(cohort) < 16 * len(cohort)
+    monkeypatch.setattr(type(own.dataset), "complete", counted)
+    own.train(*wanted)
+    cohort = wanted[1]
+    assert sum(made) == own.recipe.batch_size * len(cohort) < 16 * len(cohort)
